@@ -1,2 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The parts of tokamak that know no BEAM.
+//!
+//! Data flows one way: a source ([`timers`], the [`reactor`], any thread) pushes an [`event`] into a
+//! [`queue`], whose one wake brings the consumer that drains it.
+
+pub mod event;
+pub mod event_id;
+pub mod queue;
+#[cfg(target_os = "linux")]
+pub mod reactor;
+pub mod readiness;
+mod sync;
+pub mod timer_wheel;
+pub mod timers;
+pub mod wake_flag;

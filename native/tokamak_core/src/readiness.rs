@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Readiness of one direction of one watched descriptor: level-triggered for its consumer, over an
+//! edge-triggered or one-shot source.
+//!
+//! ```text
+//!   off --watch--> armed --edge--> queued --take--> reported --come_back: drained--> armed
+//!                    ^                                  |  ^
+//!                    |                      come_back: check the descriptor
+//!                    +------------- not ready ----------+  +------ ready: report it again
+//! ```
+//!
+//! While an event is queued or reported, further edges only set `latent`: at most one event is
+//! pending for each direction, and an unread byte is one event until its consumer comes back.
+
+/// How the consumer of an event shows that it wants the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consumer {
+    /// It polls again: what it was told is looked at then.
+    Poller,
+    /// It reads, writes or re-arms: a handler, or the owner of a raw loop.
+    Reader,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Off,
+    Armed,
+    Queued,
+    Reported(Consumer),
+}
+
+/// What an edge means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// Report it: an event has to be queued (or delivered) for it.
+    Report,
+    /// An event for it is pending already.
+    Coalesced,
+    /// Nobody watches this direction.
+    Ignored,
+}
+
+/// What a consumer's return means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComeBack {
+    /// Nothing: no event was reported since.
+    Nothing,
+    /// The direction was drained: the source has to be armed.
+    Arm,
+    /// It may still be ready: ask the descriptor and tell [`Readiness::checked`].
+    Check,
+}
+
+/// The state of one direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Readiness {
+    phase: Phase,
+    callback_id: u64,
+    generation: u32,
+    drained: bool,
+    latent: bool,
+}
+
+impl Readiness {
+    /// A direction that nobody watches.
+    pub const fn new() -> Self {
+        Self {
+            phase: Phase::Off,
+            callback_id: 0,
+            generation: 0,
+            drained: false,
+            latent: false,
+        }
+    }
+
+    /// Watches the direction for a callback id. `true`: it was not watched, the source has to be
+    /// armed; `false`: only the id changed.
+    pub fn watch(&mut self, callback_id: u64) -> bool {
+        self.callback_id = callback_id;
+        let fresh = self.phase == Phase::Off;
+        if fresh {
+            self.phase = Phase::Armed;
+            self.generation = self.generation.wrapping_add(1);
+            self.drained = false;
+            self.latent = false;
+        }
+        fresh
+    }
+
+    /// Ends the watch; `false` where there was none. Events that are queued count no more.
+    pub fn unwatch(&mut self) -> bool {
+        let watched = self.is_watched();
+        self.phase = Phase::Off;
+        watched
+    }
+
+    /// Whether somebody watches the direction.
+    pub fn is_watched(&self) -> bool {
+        self.phase != Phase::Off
+    }
+
+    /// The callback id of the watch.
+    pub fn callback_id(&self) -> u64 {
+        self.callback_id
+    }
+
+    /// Tells this watch from earlier ones of the same direction.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The source says: ready.
+    pub fn edge(&mut self) -> Edge {
+        match self.phase {
+            Phase::Off => Edge::Ignored,
+            Phase::Armed => {
+                self.phase = Phase::Queued;
+                Edge::Report
+            }
+            Phase::Queued | Phase::Reported(_) => {
+                self.latent = true;
+                Edge::Coalesced
+            }
+        }
+    }
+
+    /// A consumer takes the queued event: its callback id, or `None` when the watch that it
+    /// belonged to has ended.
+    pub fn take(&mut self, generation: u32, consumer: Consumer) -> Option<u64> {
+        if self.phase != Phase::Queued || self.generation != generation {
+            return None;
+        }
+        self.phase = Phase::Reported(consumer);
+        self.drained = false;
+        self.latent = false;
+        Some(self.callback_id)
+    }
+
+    /// To be called before the descriptor is read or written: edges from here on are news.
+    pub fn before_transfer(&mut self) {
+        self.latent = false;
+    }
+
+    /// To be called after a read or write. `drained`: it was short, or would have blocked.
+    /// `true`: the consumer comes back by this very call, see [`Readiness::come_back`].
+    pub fn after_transfer(&mut self, drained: bool) -> bool {
+        self.drained = drained;
+        self.phase == Phase::Reported(Consumer::Reader)
+    }
+
+    /// The consumer comes back. After [`ComeBack::Arm`] the direction counts as armed.
+    pub fn come_back(&mut self) -> ComeBack {
+        match self.phase {
+            Phase::Reported(_) if self.drained && !self.latent => {
+                self.phase = Phase::Armed;
+                ComeBack::Arm
+            }
+            Phase::Reported(_) => {
+                self.latent = false;
+                ComeBack::Check
+            }
+            _ => ComeBack::Nothing,
+        }
+    }
+
+    /// What the descriptor said after [`ComeBack::Check`]. `true`: report it again, its event counts
+    /// as queued; `false`: the source has to be armed (or the watch ended meanwhile).
+    pub fn checked(&mut self, ready: bool) -> bool {
+        match self.phase {
+            Phase::Reported(_) if ready || self.latent => {
+                self.phase = Phase::Queued;
+                true
+            }
+            Phase::Reported(_) => {
+                self.phase = Phase::Armed;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// The consumer asks to be told again without having read: the event is taken and the source
+    /// has to be armed. `false` where nobody watches.
+    pub fn reselect(&mut self) -> bool {
+        let watched = self.is_watched();
+        if watched {
+            self.phase = Phase::Armed;
+            self.latent = false;
+        }
+        watched
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn reported(consumer: Consumer) -> Readiness {
+        let mut direction = Readiness::new();
+        assert!(direction.watch(7));
+        assert_eq!(direction.edge(), Edge::Report);
+        assert_eq!(direction.take(direction.generation(), consumer), Some(7));
+        direction
+    }
+
+    #[test]
+    fn edges_coalesce_until_the_event_is_taken_and_the_consumer_comes_back() {
+        let mut direction = Readiness::new();
+        direction.watch(7);
+        assert_eq!(direction.edge(), Edge::Report);
+        assert_eq!(direction.edge(), Edge::Coalesced);
+        assert_eq!(
+            direction.take(direction.generation(), Consumer::Poller),
+            Some(7)
+        );
+        assert_eq!(direction.edge(), Edge::Coalesced);
+        assert_eq!(direction.come_back(), ComeBack::Check);
+    }
+
+    #[test]
+    fn a_short_read_arms_again_without_a_check() {
+        let mut direction = reported(Consumer::Poller);
+        direction.before_transfer();
+        assert!(
+            !direction.after_transfer(true),
+            "a poller comes back by polling"
+        );
+        assert_eq!(direction.come_back(), ComeBack::Arm);
+        assert_eq!(direction.edge(), Edge::Report);
+    }
+
+    #[test]
+    fn an_edge_between_a_short_read_and_the_return_is_not_lost() {
+        let mut direction = reported(Consumer::Poller);
+        direction.before_transfer();
+        direction.after_transfer(true);
+        assert_eq!(direction.edge(), Edge::Coalesced);
+        assert_eq!(direction.come_back(), ComeBack::Check);
+    }
+
+    #[test]
+    fn an_edge_during_the_check_is_not_lost() {
+        let mut direction = reported(Consumer::Poller);
+        assert_eq!(direction.come_back(), ComeBack::Check);
+        assert_eq!(direction.edge(), Edge::Coalesced);
+        assert!(direction.checked(false));
+    }
+
+    #[test]
+    fn what_is_still_ready_is_reported_again() {
+        let mut direction = reported(Consumer::Reader);
+        direction.before_transfer();
+        assert!(
+            direction.after_transfer(false),
+            "a reader comes back by reading"
+        );
+        assert_eq!(direction.come_back(), ComeBack::Check);
+        assert!(direction.checked(true));
+        assert_eq!(
+            direction.take(direction.generation(), Consumer::Reader),
+            Some(7)
+        );
+    }
+
+    #[test]
+    fn a_queued_event_of_an_ended_watch_is_not_taken() {
+        let mut direction = Readiness::new();
+        direction.watch(7);
+        let generation = direction.generation();
+        assert_eq!(direction.edge(), Edge::Report);
+        assert!(direction.unwatch());
+        assert_eq!(direction.take(generation, Consumer::Poller), None);
+        assert!(direction.watch(8), "a new watch has to be armed");
+        assert_eq!(direction.take(generation, Consumer::Poller), None);
+        assert_eq!(direction.edge(), Edge::Report);
+    }
+
+    #[test]
+    fn a_second_watch_of_a_direction_only_changes_the_callback_id() {
+        let mut direction = Readiness::new();
+        assert!(direction.watch(7));
+        assert_eq!(direction.edge(), Edge::Report);
+        assert!(!direction.watch(8));
+        assert_eq!(
+            direction.take(direction.generation(), Consumer::Poller),
+            Some(8)
+        );
+    }
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The synchronisation primitives of the algorithms that loom checks: loom's under `--cfg loom`,
+//! the standard library's otherwise.
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
