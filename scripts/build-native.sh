@@ -1,7 +1,71 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# Builds the native crates and installs what they give. rebar3 runs it before it compiles, whether
+# the library is the project itself, a dependency, a checkout, or is built by mix.
+#
+#   scripts/build-native.sh          what is shipped             -> priv/
+#   scripts/build-native.sh bench    the baselines of the tests  -> _build/native/
+#
+# cargo decides where it builds: target/ in this directory unless CARGO_TARGET_DIR or a cargo
+# configuration says otherwise. So a dependency keeps everything inside its own directory, and all
+# rebar3 profiles and cargo itself share one set of compiled crates.
 set -eu
+
+# Also because cargo looks for .cargo/config.toml in the working directory only.
 cd "$(dirname "$0")/.."
-cargo build --release -p tokamak_nif
-cp "${CARGO_TARGET_DIR:-target}/release/libtokamak_nif.so" priv/tokamak_nif.so.new
-mv priv/tokamak_nif.so.new priv/tokamak_nif.so
+
+fail() {
+    printf 'tokamak: %s\n' "$1" >&2
+    exit 1
+}
+
+# Prints the path of the artefact of crate $1, as cargo reports it: this holds for every target
+# directory and every target triple.
+build() {
+    "$cargo" build --release --package "$1" --message-format json-render-diagnostics >"$messages" ||
+        fail "cargo could not build $1 (see above)"
+    sed -n '/"reason":"compiler-artifact"/s/.*"target":{[^}]*"name":"'"$1"'".*"filenames":\["\([^"]*\)".*/\1/p' \
+        "$messages" | tail -n 1
+}
+
+# A running VM may have the old file mapped, and writing into that file would crash it. A new file
+# under a temporary name, renamed, leaves the old one to those who use it.
+install_file() {
+    if ! cmp -s "$1" "$2"; then
+        mkdir -p "$(dirname "$2")"
+        temporary=$2.$$
+        cp "$1" "$temporary"
+        mv -f "$temporary" "$2"
+    fi
+}
+
+# build_and_install CRATE DESTINATION
+build_and_install() {
+    artefact=$(build "$1")
+    [ -f "$artefact" ] || fail "cargo built $1 but did not say where"
+    install_file "$artefact" "$2"
+}
+
+cargo=${CARGO:-cargo}
+if ! command -v "$cargo" >/dev/null 2>&1; then
+    cargo=${CARGO_HOME:-$HOME/.cargo}/bin/cargo
+    [ -x "$cargo" ] ||
+        fail 'cargo is missing. Install Rust (https://rustup.rs, or your system'\''s packages) and put cargo on the PATH.'
+fi
+
+messages=$(mktemp)
+temporary=$messages
+trap 'rm -f "$messages" "$temporary"' EXIT
+
+# The VM wants the ending .so on macOS too.
+case ${1:-shipped} in
+    shipped)
+        build_and_install tokamak_nif priv/tokamak_nif.so
+        ;;
+    bench)
+        build_and_install tokamak_bench_nif _build/native/tokamak_bench_nif.so
+        ;;
+    *)
+        fail "usage: $0 [shipped | bench]"
+        ;;
+esac
