@@ -6,7 +6,7 @@
 -export([start_link/0, init/1]).
 
 %% @doc Starts the supervisor.
--spec start_link() -> {ok, pid()} | {error, term()}.
+-spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
     supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
