@@ -1,5 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
-%% @doc The application callbacks.
+%% @doc The application.
+%% @private
 -module(tokamak_app).
 -behaviour(application).
 
@@ -8,9 +9,20 @@
 %% @private
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Args) ->
-    tokamak_sup:start_link().
+    case tokamak_config:check() of
+        ok -> started(tokamak_sup:start_link());
+        {error, _} = Error -> Error
+    end.
 
-%% @private
+started({ok, Pid}) ->
+    {ok, Pid};
+started({error, _} = Error) ->
+    ok = tokamak_nif:stop(),
+    Error;
+started(ignore) ->
+    {error, ignored}.
+
+%% @private Raw loops belong to processes that live on: they are closed here.
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    tokamak_nif:stop().

@@ -1,17 +1,61 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% @doc Stubs of the native functions, nothing else.
 %%
-%% {@link tokamak_nif_loader} refuses a library of another version before it is loaded.
+%% {@link tokamak_nif_loader} refuses a library of another version before it is loaded. Arguments are
+%% checked by the modules of the public API; where a native function finds a wrong one it returns
+%% `badarg', so that its caller can say which.
 %% @private
 -module(tokamak_nif).
 
--export([abi_version/0]).
+-export([abi_version/0, start/0, stop/0, counts/0]).
+-export([id_next/0, id_reserve/1]).
+-export([
+    fd_open/2,
+    fd_pipe/0,
+    fd_from_integer/1,
+    fd_read/2,
+    fd_read_file/2,
+    fd_write/2,
+    fd_write_file/2,
+    fd_read_and_reselect/2,
+    fd_reselect/2,
+    fd_close/1,
+    fd_reap/1,
+    fd_controlling_process/2
+]).
+-export([
+    loop_open/4,
+    loop_close/1,
+    loop_owner/1,
+    loop_drain/2,
+    loop_poll/2,
+    loop_stop_waiting/1,
+    loop_dispatch/1,
+    loop_dispatched/2,
+    loop_register/4,
+    loop_unregister/2,
+    loop_watch/4,
+    loop_unwatch/3,
+    loop_select_here/1,
+    loop_selected/2,
+    loop_post/4,
+    loop_info/1,
+    timer_start/3,
+    timer_cancel/2
+]).
 
 -on_load(load/0).
+
+-export_type([fd/0, loop/0]).
+-type fd() :: reference().
+-type loop() :: reference().
+-type event() :: {pos_integer(), atom(), term()}.
+-type error() :: {error, atom()}.
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
 -define(ABI_VERSION, 1).
+-define(STUB, erlang:nif_error(not_loaded)).
 
 -spec load() -> ok | {error, term()}.
 load() ->
@@ -22,5 +66,117 @@ load() ->
 
 %% @doc Returns the version of the interface the library was built for.
 -spec abi_version() -> pos_integer().
-abi_version() ->
-    erlang:nif_error(not_loaded).
+abi_version() -> ?STUB.
+
+%% @doc Starts the native services; the calling process closes what dead processes left selected.
+-spec start() -> ok | {error, binary()}.
+start() -> ?STUB.
+
+%% @doc Closes all loops and stops the native services.
+-spec stop() -> ok.
+stop() -> ?STUB.
+
+%% @doc Counts what the library holds.
+-spec counts() -> #{loops := non_neg_integer(), fds := non_neg_integer(), owners := non_neg_integer()}.
+counts() -> ?STUB.
+
+-spec id_next() -> pos_integer().
+id_next() -> ?STUB.
+
+-spec id_reserve(term()) -> pos_integer() | badarg.
+id_reserve(_Count) -> ?STUB.
+
+-spec fd_open(binary(), [atom()]) -> {ok, fd()} | error() | badarg.
+fd_open(_Path, _Flags) -> ?STUB.
+
+-spec fd_pipe() -> {ok, fd(), fd()} | error().
+fd_pipe() -> ?STUB.
+
+-spec fd_from_integer(integer()) -> {ok, fd()} | error().
+fd_from_integer(_Number) -> ?STUB.
+
+-spec fd_read(term(), non_neg_integer()) -> {ok, binary()} | again | eof | error() | regular | badarg.
+fd_read(_Fd, _Max) -> ?STUB.
+
+-spec fd_read_file(term(), non_neg_integer()) -> {ok, binary()} | again | eof | error() | badarg.
+fd_read_file(_Fd, _Max) -> ?STUB.
+
+-spec fd_write(term(), binary() | [binary()]) ->
+    {ok, non_neg_integer()} | again | error() | regular | badarg.
+fd_write(_Fd, _Data) -> ?STUB.
+
+-spec fd_write_file(term(), binary() | [binary()]) ->
+    {ok, non_neg_integer()} | again | error() | badarg.
+fd_write_file(_Fd, _Data) -> ?STUB.
+
+-spec fd_read_and_reselect(term(), non_neg_integer()) ->
+    {ok, pos_integer(), binary()} | again | eof | error() | badarg.
+fd_read_and_reselect(_Fd, _Max) -> ?STUB.
+
+-spec fd_reselect(term(), atom()) -> {ok, pos_integer()} | error() | badarg.
+fd_reselect(_Fd, _Direction) -> ?STUB.
+
+-spec fd_close(term()) -> ok | error() | not_owner | badarg.
+fd_close(_Fd) -> ?STUB.
+
+-spec fd_reap(term()) -> ok | error() | badarg.
+fd_reap(_Fd) -> ?STUB.
+
+-spec fd_controlling_process(term(), pid()) -> ok | error() | not_owner | badarg.
+fd_controlling_process(_Fd, _Pid) -> ?STUB.
+
+-spec loop_open(raw | supervised, native | select, pos_integer(), pos_integer()) ->
+    {ok, loop()} | error().
+loop_open(_Kind, _Backend, _MaxQueue, _MaxTimers) -> ?STUB.
+
+-spec loop_close(term()) -> ok | error() | not_owner | badarg.
+loop_close(_Loop) -> ?STUB.
+
+-spec loop_owner(term()) -> {raw | supervised, pid()} | error() | badarg.
+loop_owner(_Loop) -> ?STUB.
+
+-spec loop_drain(term(), non_neg_integer()) -> {more | empty, [event()]} | error() | not_owner | badarg.
+loop_drain(_Loop, _Max) -> ?STUB.
+
+-spec loop_poll(term(), reference() | undefined) -> [event()] | waiting | raw | error() | badarg.
+loop_poll(_Loop, _Reference) -> ?STUB.
+
+-spec loop_stop_waiting(term()) -> boolean() | badarg.
+loop_stop_waiting(_Loop) -> ?STUB.
+
+-spec loop_dispatch(term()) ->
+    {more | empty, [{pid(), pos_integer(), tuple()}]} | error() | not_owner | badarg.
+loop_dispatch(_Loop) -> ?STUB.
+
+-spec loop_dispatched(term(), non_neg_integer()) -> ok | error() | not_owner | badarg.
+loop_dispatched(_Loop, _Count) -> ?STUB.
+
+-spec loop_register(term(), term(), pid(), reference()) -> ok | error() | badarg.
+loop_register(_Loop, _CallbackId, _Pid, _Reference) -> ?STUB.
+
+-spec loop_unregister(term(), term()) -> ok | error() | badarg.
+loop_unregister(_Loop, _CallbackId) -> ?STUB.
+
+-spec loop_watch(term(), term(), read | write, term()) -> ok | error() | badarg.
+loop_watch(_Loop, _Fd, _Direction, _CallbackId) -> ?STUB.
+
+-spec loop_unwatch(term(), term(), read | write) -> ok | error() | badarg.
+loop_unwatch(_Loop, _Fd, _Direction) -> ?STUB.
+
+-spec loop_select_here(term()) -> ok | error() | badarg.
+loop_select_here(_Loop) -> ?STUB.
+
+-spec loop_selected(term(), read | write) -> ok | badarg.
+loop_selected(_Fd, _Direction) -> ?STUB.
+
+-spec loop_post(term(), term(), atom(), term()) -> ok | error() | badarg.
+loop_post(_Loop, _CallbackId, _Type, _Data) -> ?STUB.
+
+-spec loop_info(term()) -> map() | error() | badarg.
+loop_info(_Loop) -> ?STUB.
+
+-spec timer_start(term(), term(), term()) -> pos_integer() | error() | badarg.
+timer_start(_Loop, _Milliseconds, _CallbackId) -> ?STUB.
+
+-spec timer_cancel(term(), term()) -> non_neg_integer() | false | error() | badarg.
+timer_cancel(_Loop, _TimerRef) -> ?STUB.

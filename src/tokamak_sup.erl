@@ -1,16 +1,23 @@
 %% SPDX-License-Identifier: Apache-2.0
-%% @doc The top supervisor.
+%% @doc Supervises the application: the native services, the loops, the set of loops.
+%% @private
 -module(tokamak_sup).
 -behaviour(supervisor).
 
--export([start_link/0, init/1]).
+-export([start_link/0]).
+-export([init/1]).
 
-%% @doc Starts the supervisor.
--spec start_link() -> {ok, pid()} | ignore | {error, term()}.
+-spec start_link() -> supervisor:startlink_ret() | ignore.
 start_link() ->
     supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
 %% @private
--spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
-    {ok, {#{strategy => one_for_one}, []}}.
+    ok = tokamak_router:create_table(),
+    Flags = #{strategy => one_for_one, intensity => 10, period => 10},
+    Children = [
+        #{id => reaper, start => {tokamak_reaper, start_link, []}},
+        #{id => loops, start => {tokamak_loop_sup, start_link, []}, type => supervisor},
+        #{id => router, start => {tokamak_router, start_link, []}}
+    ],
+    {ok, {Flags, Children}}.

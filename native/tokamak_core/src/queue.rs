@@ -114,6 +114,11 @@ impl<T> EventQueue<T> {
         Ok(self.notify())
     }
 
+    /// Counts `count` items that were admitted elsewhere and do not pass through the queue.
+    pub fn admit(&self, count: usize) {
+        self.pushed.fetch_add(count as u64, Ordering::SeqCst);
+    }
+
     /// Pushes many admitted items with one notification at the end.
     ///
     /// # Errors

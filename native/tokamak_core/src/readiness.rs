@@ -99,6 +99,11 @@ impl Readiness {
         self.phase != Phase::Off
     }
 
+    /// Whether a consumer was told and has not come back.
+    pub fn is_reported(&self) -> bool {
+        matches!(self.phase, Phase::Reported(_))
+    }
+
     /// The callback id of the watch.
     pub fn callback_id(&self) -> u64 {
         self.callback_id

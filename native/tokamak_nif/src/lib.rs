@@ -1,5 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The NIF library behind `src/tokamak_nif.erl`.
+//!
+//! A file here mirrors the Erlang module of the same name (`fd.rs`: `tokamak_fd`, `id.rs`:
+//! `tokamak_id`; `loop_nifs.rs`: `tokamak_loop`); the others are their parts.
+
+mod atoms;
+mod descriptors;
+mod drain;
+mod event_loop;
+mod fd;
+mod handlers;
+mod id;
+mod library;
+mod loop_nifs;
+mod payload;
+mod select;
+mod transfer;
+mod watch;
 
 /// Version of the interface between this library and `src/tokamak_nif.erl`.
 ///
@@ -16,4 +33,8 @@ fn abi_version() -> u32 {
     ABI_VERSION
 }
 
-rustler::init!("tokamak_nif");
+fn load(env: rustler::Env, _load_info: rustler::Term) -> bool {
+    select::open_resource_type(env)
+}
+
+rustler::init!("tokamak_nif", load = load);

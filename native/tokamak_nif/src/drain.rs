@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The consumer's side of an event loop: drain, poll and dispatch.
+//!
+//! All three take events from the one queue under one lock, in order, and encode them straight into
+//! the environment of the calling process. What a poller or raw owner was told of a descriptor is
+//! looked at again when it comes back, see `recheck`.
+
+use crate::atoms;
+use crate::event_loop::{EventLoop, Waiter};
+use crate::payload::{self, Event, Payload};
+use crate::transfer;
+use crate::watch::{Direction, Watch};
+use rustix::event::PollFd;
+use rustix::fd::{AsFd, OwnedFd};
+use rustler::{Encoder, Env, Term};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokamak::environment::{SavedTerm, Sender};
+use tokamak_core::readiness::{ComeBack, Consumer};
+
+/// The most events one call takes when its caller names no number.
+pub const DEFAULT_MAX: usize = 1024;
+/// A scheduler is given back after this time at the latest.
+const TIME_LIMIT: Duration = Duration::from_micros(500);
+/// How many events are taken between two looks at the clock.
+const CLOCK_INTERVAL: usize = 256;
+/// Events that cost a process about one per cent of its time slice.
+const EVENTS_PER_PERCENT: usize = 200;
+
+/// What the consumer of a loop keeps between its calls.
+#[derive(Default)]
+pub struct Drain {
+    /// The last drain left something: what it reported is not looked at again before the end.
+    unfinished: bool,
+    /// Descriptors that the consumer was told of and has not come back for.
+    pub reported: Vec<(Arc<Watch>, Direction)>,
+    /// Events for pollers, taken out of the queue by the loop's process.
+    pub parked: VecDeque<Event>,
+    /// Parked events whose callback id got a handler.
+    pub overdue: VecDeque<Event>,
+}
+
+/// What a poll found.
+pub enum Polled<'a> {
+    Events(Vec<Term<'a>>),
+    Busy,
+    Waiting,
+}
+
+/// What a drain or dispatch found.
+pub struct Drained<'a> {
+    pub terms: Vec<Term<'a>>,
+    pub more: bool,
+}
+
+/// Takes as many events as one call may, by count and by time.
+struct Allowance {
+    left: usize,
+    taken: usize,
+    started: Instant,
+}
+
+impl Allowance {
+    fn new(max: usize) -> Self {
+        Self {
+            left: max,
+            taken: 0,
+            started: Instant::now(),
+        }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.left == 0
+            || (self.taken.is_multiple_of(CLOCK_INTERVAL)
+                && self.taken > 0
+                && self.started.elapsed() > TIME_LIMIT)
+    }
+
+    fn count(&mut self) {
+        self.left -= 1;
+        self.taken += 1;
+    }
+}
+
+/// Accounts for the time that taking `count` events took.
+fn consume_timeslice(env: Env, count: usize) {
+    let percent = (count / EVENTS_PER_PERCENT + 1).min(100);
+    rustler::schedule::consume_timeslice(env, percent as i32);
+}
+
+impl EventLoop {
+    /// The owner of a raw loop takes up to `max` events.
+    pub fn drain<'a>(&self, env: Env<'a>, max: usize) -> Drained<'a> {
+        let mut state = self.drain.lock();
+        if !std::mem::replace(&mut state.unfinished, true) {
+            self.recheck(env, &mut state);
+        }
+        self.descriptors.collect(self);
+        let mut allowance = Allowance::new(max);
+        let mut terms = Vec::new();
+        let more = loop {
+            self.take(
+                env,
+                &mut state,
+                &mut allowance,
+                Consumer::Reader,
+                &mut terms,
+            );
+            if allowance.is_used_up() {
+                break true;
+            }
+            if !self.queue.rearm(|| false) {
+                break false;
+            }
+        };
+        state.unfinished = more;
+        drop(state);
+        if !more {
+            self.descriptors.sleep();
+        }
+        consume_timeslice(env, terms.len());
+        Drained { terms, more }
+    }
+
+    /// A process polls; with a reference, it waits if there is nothing.
+    pub fn poll<'a>(&self, env: Env<'a>, reference: Option<Term<'a>>) -> Polled<'a> {
+        if self.is_polled_by_other(env) {
+            return Polled::Busy;
+        }
+        let mut state = self.drain.lock();
+        self.recheck(env, &mut state);
+        let dispatching = self.handlers.are_any();
+        let mut terms = Vec::new();
+        let mut allowance = Allowance::new(DEFAULT_MAX);
+        loop {
+            self.take_parked(env, &mut state, &mut allowance, &mut terms);
+            if !dispatching {
+                self.descriptors.collect(self);
+                self.take(
+                    env,
+                    &mut state,
+                    &mut allowance,
+                    Consumer::Poller,
+                    &mut terms,
+                );
+            }
+            if !terms.is_empty() {
+                drop(state);
+                consume_timeslice(env, terms.len());
+                return Polled::Events(terms);
+            }
+            let Some(reference) = reference else {
+                return Polled::Events(terms);
+            };
+            *self.waiter.lock() = Some(Waiter {
+                pid: env.pid(),
+                reference: SavedTerm::save(reference),
+            });
+            // With handlers, the loop's process owns the flag and wakes us for what it parks.
+            if dispatching || !self.queue.rearm(|| false) {
+                break;
+            }
+            *self.waiter.lock() = None;
+        }
+        drop(state);
+        self.descriptors.sleep();
+        consume_timeslice(env, 0);
+        if self.is_closed() {
+            // The close may have come before the waiter was there to be told.
+            self.wake_waiter(Sender::Process(env), atoms::closed());
+        }
+        Polled::Waiting
+    }
+
+    /// The poller gives up waiting. `false`: its wake is on its way.
+    pub fn stop_waiting(&self, env: Env) -> bool {
+        let mut waiter = self.waiter.lock();
+        match waiter.as_ref() {
+            Some(waiting) if waiting.pid == env.pid() => {
+                *waiter = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_polled_by_other(&self, env: Env) -> bool {
+        let mut waiter = self.waiter.lock();
+        match waiter.as_ref() {
+            Some(waiting) if waiting.pid == env.pid() => {
+                *waiter = None;
+                false
+            }
+            Some(waiting) => waiting.pid.is_alive(env),
+            None => false,
+        }
+    }
+
+    /// The loop's process takes events: those with a handler as `{Pid, Message}`, while the others
+    /// are parked for pollers.
+    pub fn dispatch<'a>(&self, env: Env<'a>) -> Drained<'a> {
+        let mut state = self.drain.lock();
+        let mut terms = Vec::new();
+        if !self.handlers.are_any() {
+            return Drained { terms, more: false };
+        }
+        self.descriptors.collect(self);
+        let mut allowance = Allowance::new(DEFAULT_MAX);
+        let parked_before = state.parked.len();
+        let more = loop {
+            while !allowance.is_used_up()
+                && let Some(event) = state.overdue.pop_front().or_else(|| self.queue.pop())
+            {
+                allowance.count();
+                self.route(env, &mut state, event, &mut terms);
+            }
+            if allowance.is_used_up() {
+                break true;
+            }
+            if !self.queue.rearm(|| false) {
+                break false;
+            }
+        };
+        let parked = state.parked.len() > parked_before;
+        drop(state);
+        if !more {
+            self.descriptors.sleep();
+        }
+        if parked {
+            self.wake_waiter(Sender::Process(env), atoms::ready());
+        }
+        consume_timeslice(env, terms.len());
+        Drained { terms, more }
+    }
+
+    /// Gives an event to its handler, or parks it.
+    fn route<'a>(&self, env: Env<'a>, state: &mut Drain, event: Event, terms: &mut Vec<Term<'a>>) {
+        let callback_id = payload::current_callback_id(&event);
+        if !self.handlers.contains(callback_id) {
+            state.parked.push_back(event);
+            return;
+        }
+        let message = payload::taken(&event, Consumer::Reader)
+            .and_then(|(id, _)| self.handlers.message(env, id, &event));
+        match message {
+            Some(message) => terms.push(message),
+            None => self.queue.release(1),
+        }
+    }
+
+    /// Takes events out of the queue.
+    fn take<'a>(
+        &self,
+        env: Env<'a>,
+        state: &mut Drain,
+        allowance: &mut Allowance,
+        consumer: Consumer,
+        terms: &mut Vec<Term<'a>>,
+    ) {
+        let mut popped = 0;
+        while !allowance.is_used_up()
+            && let Some(event) = self.queue.pop()
+        {
+            popped += 1;
+            allowance.count();
+            deliver(env, state, event, consumer, terms);
+        }
+        self.queue.release(popped);
+    }
+
+    /// Takes events that the loop's process parked.
+    fn take_parked<'a>(
+        &self,
+        env: Env<'a>,
+        state: &mut Drain,
+        allowance: &mut Allowance,
+        terms: &mut Vec<Term<'a>>,
+    ) {
+        let mut popped = 0;
+        while !allowance.is_used_up()
+            && let Some(event) = state.parked.pop_front()
+        {
+            popped += 1;
+            allowance.count();
+            deliver(env, state, event, Consumer::Poller, terms);
+        }
+        self.queue.release(popped);
+    }
+
+    /// The consumer came back: what it was told of and is still ready is reported again, the rest is
+    /// armed. One poll(2) without waiting asks for all that may be ready.
+    fn recheck(&self, env: Env, state: &mut Drain) {
+        let reported = std::mem::take(&mut state.reported);
+        let mut unsure = Vec::new();
+        for (watch, direction) in reported {
+            match watch.with(direction, |state| state.come_back()) {
+                ComeBack::Nothing => {}
+                ComeBack::Arm => watch.arm(Sender::Process(env), direction),
+                ComeBack::Check => unsure.push((watch, direction)),
+            }
+        }
+        if unsure.is_empty() {
+            return;
+        }
+        for ((watch, direction), ready) in ask(unsure) {
+            if !watch.with(direction, |state| state.checked(ready)) {
+                watch.arm(Sender::Process(env), direction);
+            } else if self.handlers.are_any() {
+                self.queue.admit(1);
+                state.parked.push_back(watch.event(direction));
+            } else {
+                // This is the consumer's own call: it needs no wake.
+                let _ = self.queue.push_admitted(watch.event(direction));
+            }
+        }
+    }
+}
+
+/// Encodes an event for its consumer; a descriptor's only if its watch still stands.
+fn deliver<'a>(
+    env: Env<'a>,
+    state: &mut Drain,
+    event: Event,
+    consumer: Consumer,
+    terms: &mut Vec<Term<'a>>,
+) {
+    let Some((id, kind)) = payload::taken(&event, consumer) else {
+        return;
+    };
+    terms.push((id, atoms::event_type(kind), event.payload.encode(env)).encode(env));
+    if let Payload::Readiness {
+        watch, direction, ..
+    } = event.payload
+    {
+        state.reported.push((watch, direction));
+    }
+}
+
+type Reported = (Arc<Watch>, Direction);
+
+/// Asks the kernel which of these are ready now.
+fn ask(unsure: Vec<Reported>) -> Vec<(Reported, bool)> {
+    let files: Vec<Option<Arc<OwnedFd>>> = unsure
+        .iter()
+        .map(|(watch, _)| watch.fd.upgrade().and_then(|fd| fd.file()))
+        .collect();
+    let mut fds: Vec<PollFd> = files
+        .iter()
+        .zip(&unsure)
+        .filter_map(|(file, (_, direction))| {
+            let file = file.as_ref()?.as_fd();
+            Some(PollFd::from_borrowed_fd(file, direction.poll_flags()))
+        })
+        .collect();
+    let failed = transfer::poll_now(&mut fds).is_err();
+    let mut answers = fds.iter().map(|fd| failed || !fd.revents().is_empty());
+    let ready: Vec<bool> = files
+        .iter()
+        .map(|file| file.is_some() && answers.next().unwrap_or(false))
+        .collect();
+    unsure.into_iter().zip(ready).collect()
+}

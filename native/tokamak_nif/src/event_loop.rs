@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Event loops: where a loop's sources push, and how its consumer is woken.
+//!
+//! A loop has one queue and one consumer at a time. Who that is: the owner of a raw loop; the process
+//! that polls a supervised one; or the loop's own process, from the first registered handler on,
+//! which then hands the events of registered ids to their handlers and parks the rest for pollers.
+//! The consumer's side is in `drain.rs`, handlers are in `handlers.rs`.
+
+use crate::atoms;
+use crate::descriptors::Descriptors;
+use crate::drain::Drain;
+use crate::fd::Fd;
+use crate::handlers::Handlers;
+use crate::library::Services;
+use crate::payload::{Event, Payload};
+use crate::watch::{Direction, Watch};
+use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
+use rustler::{Atom, Encoder, LocalPid, Term};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokamak::environment::{SavedTerm, Sender};
+use tokamak::owners::{self, Possession, PossessionKey};
+use tokamak_core::event::EventType;
+use tokamak_core::queue::{EventQueue, Refused, Wake};
+use tokamak_core::timers::{Fired, NotStarted, TimerSet, TimerSink};
+
+/// Loops that are open.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of loops that are open.
+pub fn count() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
+/// Who consumes a loop's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its owner: any process, which is sent `ready` and drains.
+    Raw,
+    /// Pollers and handlers; the owner is the loop's own process.
+    Supervised,
+}
+
+/// How a loop learns that a descriptor is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Native,
+    Select,
+}
+
+/// What a loop is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub kind: Kind,
+    pub backend: Backend,
+    pub max_queue: usize,
+    pub max_timers: usize,
+}
+
+/// A process that waits in poll, and the reference it waits for.
+pub struct Waiter {
+    pub pid: LocalPid,
+    pub reference: SavedTerm,
+}
+
+/// An event loop.
+pub struct EventLoop {
+    pub this: Weak<EventLoop>,
+    pub options: Options,
+    pub owner: LocalPid,
+    key: PossessionKey,
+    /// The term that stands for the loop in messages. It keeps the loop's resource alive, so it is
+    /// dropped at the end.
+    handle: Mutex<Option<Arc<SavedTerm>>>,
+    pub queue: EventQueue<Event>,
+    pub drain: Mutex<Drain>,
+    pub waiter: Mutex<Option<Waiter>>,
+    pub handlers: Handlers,
+    pub timers: Arc<TimerSet>,
+    pub descriptors: Descriptors,
+    pub watches: Mutex<HashMap<u64, Arc<Watch>>>,
+    next_watch: AtomicU64,
+    coalesced: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl EventLoop {
+    /// Opens a loop of `owner`.
+    ///
+    /// # Errors
+    /// The operating system's, when no descriptor is left.
+    pub fn open(
+        services: &Services,
+        owner: LocalPid,
+        options: Options,
+    ) -> std::io::Result<Arc<Self>> {
+        let mut failed = None;
+        let event_loop = Arc::new_cyclic(|this: &Weak<Self>| {
+            let sink: Weak<Self> = this.clone();
+            let descriptors = Descriptors::open(services, options.backend, this.clone());
+            Self {
+                this: this.clone(),
+                options,
+                owner,
+                key: owners::next_key(),
+                handle: Mutex::new(None),
+                queue: EventQueue::new(options.max_queue),
+                drain: Mutex::new(Drain::default()),
+                waiter: Mutex::new(None),
+                handlers: Handlers::default(),
+                timers: TimerSet::new(&services.timers, options.max_timers, sink),
+                descriptors: descriptors.unwrap_or_else(|error| {
+                    failed = Some(error);
+                    Descriptors::none()
+                }),
+                watches: Mutex::new(HashMap::new()),
+                next_watch: AtomicU64::new(1),
+                coalesced: AtomicU64::new(0),
+                closed: AtomicBool::new(false),
+            }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                OPEN.fetch_add(1, Ordering::Relaxed);
+                Ok(event_loop)
+            }
+        }
+    }
+
+    /// Ties the loop to its owner and to the term that stands for it.
+    pub fn bind(self: &Arc<Self>, env: rustler::Env, handle: Term) {
+        *self.handle.lock() = Some(Arc::new(SavedTerm::save(handle)));
+        let possession: Weak<Self> = Arc::downgrade(self);
+        // The owner lives, as this is its call.
+        owners::own(env, &self.owner, self.key, possession);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub fn is_raw(&self) -> bool {
+        self.options.kind == Kind::Raw
+    }
+
+    /// Whether a descriptor's source tells only changes.
+    pub fn is_edge_triggered(&self) -> bool {
+        self.options.backend == Backend::Native
+    }
+
+    /// The process that enif_select tells, where that backend is used.
+    pub fn selecting_process(&self) -> Option<LocalPid> {
+        self.descriptors.selecting_process()
+    }
+
+    pub fn count_coalesced(&self) {
+        self.coalesced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn coalesced(&self) -> u64 {
+        self.coalesced.load(Ordering::Relaxed)
+    }
+
+    /// Pushes an event from anywhere, up to the loop's bound.
+    ///
+    /// # Errors
+    /// [`Refused`] with the event, when the queue is full or the loop closed.
+    pub fn post(&self, sender: Sender, event: Event) -> Result<(), Refused<Event>> {
+        let wake = self.queue.try_push(event)?;
+        self.after_push(sender, wake);
+        Ok(())
+    }
+
+    /// Pushes an event from a native thread, waiting up to `timeout` for room.
+    ///
+    /// # Errors
+    /// [`Refused`] with the event, when there was no room in time, or the loop closed.
+    pub fn post_timeout(&self, event: Event, timeout: Duration) -> Result<(), Refused<Event>> {
+        let wake = self.queue.push_timeout(event, timeout)?;
+        self.after_push(Sender::Thread, wake);
+        Ok(())
+    }
+
+    /// Pushes a descriptor's event: at most one is pending for each direction.
+    pub fn push_readiness(&self, sender: Sender, event: Event) {
+        if let Ok(wake) = self.queue.push_admitted(event) {
+            self.after_push(sender, wake);
+        }
+    }
+
+    /// Sends the consumer its wake if one is due.
+    pub fn after_push(&self, sender: Sender, wake: Wake) {
+        if wake == Wake::Send {
+            self.wake(sender);
+        }
+    }
+
+    /// Wakes whoever consumes. A supervised loop that nobody polls needs no wake: the next poll
+    /// looks for itself.
+    pub fn wake(&self, sender: Sender) {
+        if self.is_raw() || self.handlers.are_any() {
+            self.wake_owner(sender);
+        } else {
+            self.wake_waiter(sender, atoms::ready());
+        }
+    }
+
+    pub fn wake_owner(&self, sender: Sender) {
+        let handle = self.handle.lock().clone();
+        if let Some(handle) = handle {
+            sender.send(&self.owner, |env| {
+                (atoms::tokamak(), handle.load(env), atoms::ready()).encode(env)
+            });
+        }
+    }
+
+    /// Ends the wait of a poller, if one waits.
+    pub fn wake_waiter(&self, sender: Sender, why: Atom) {
+        let waiter = self.waiter.lock().take();
+        if let Some(waiter) = waiter {
+            sender.send(&waiter.pid, |env| {
+                (atoms::tokamak(), waiter.reference.load(env), why).encode(env)
+            });
+        }
+    }
+
+    /// Starts a timer.
+    ///
+    /// # Errors
+    /// [`NotStarted`], when there are too many, or the loop is closed.
+    pub fn start_timer(&self, delay: Duration, callback_id: u64) -> Result<u64, NotStarted> {
+        self.timers.start(delay, callback_id)
+    }
+
+    /// Watches a direction of a descriptor for a callback id.
+    ///
+    /// # Errors
+    /// The atom that says why not.
+    pub fn watch(
+        self: &Arc<Self>,
+        sender: Sender,
+        fd: &Arc<Fd>,
+        direction: Direction,
+        callback_id: u64,
+    ) -> Result<(), Atom> {
+        if !fd.is_pollable() {
+            return Err(atoms::not_pollable());
+        }
+        let mut place = fd.watch.lock();
+        let file = fd.file().ok_or(atoms::closed())?;
+        let watch = self.watch_of(fd, place.as_ref())?;
+        let before = watch.interest();
+        let fresh = watch.with(direction, |state| state.watch(callback_id));
+        if fresh {
+            self.descriptors
+                .change(&file, &watch, before)
+                .map_err(|errno| {
+                    watch.with(direction, |state| state.unwatch());
+                    crate::descriptors::reason(errno)
+                })?;
+        }
+        self.watches.lock().insert(watch.token, Arc::clone(&watch));
+        *place = Some(Arc::clone(&watch));
+        drop(place);
+        if self.is_closed() {
+            // It closed meanwhile and may have missed this watch.
+            watch.end();
+            self.watches.lock().remove(&watch.token);
+            return Err(atoms::closed());
+        }
+        if fresh {
+            watch.arm(sender, direction);
+        }
+        Ok(())
+    }
+
+    /// The watch a descriptor has in this loop, or a new one.
+    fn watch_of(
+        self: &Arc<Self>,
+        fd: &Arc<Fd>,
+        current: Option<&Arc<Watch>>,
+    ) -> Result<Arc<Watch>, Atom> {
+        if self.is_closed() {
+            return Err(atoms::closed());
+        }
+        if let Some(watch) = current
+            && let Some(other) = watch.event_loop.upgrade()
+            && !other.is_closed()
+        {
+            return if Arc::ptr_eq(self, &other) {
+                Ok(Arc::clone(watch))
+            } else {
+                Err(atoms::busy())
+            };
+        }
+        let token = self.next_watch.fetch_add(1, Ordering::Relaxed);
+        Ok(Watch::new(token, Arc::downgrade(fd), self.this.clone()))
+    }
+
+    /// Ends the watch of a direction.
+    ///
+    /// # Errors
+    /// The atom that says why not.
+    pub fn unwatch(
+        self: &Arc<Self>,
+        sender: Sender,
+        fd: &Arc<Fd>,
+        direction: Direction,
+    ) -> Result<(), Atom> {
+        if self.is_closed() {
+            return Err(atoms::closed());
+        }
+        let mut place = fd.watch.lock();
+        let file = fd.file().ok_or(atoms::closed())?;
+        let watch = match place.as_ref() {
+            Some(watch) if watch.event_loop.ptr_eq(&self.this) => Arc::clone(watch),
+            _ => return Err(atoms::not_watched()),
+        };
+        let before = watch.interest();
+        if !watch.with(direction, |state| state.unwatch()) {
+            return Err(atoms::not_watched());
+        }
+        // Fails only for a descriptor that the set does not have.
+        let _ = self.descriptors.change(&file, &watch, before);
+        if watch.interest() == [false; 2] {
+            *place = None;
+            self.watches.lock().remove(&watch.token);
+        }
+        drop(place);
+        if let Sender::Process(env) = sender {
+            fd.selection.cancel(env, &file, direction);
+        }
+        Ok(())
+    }
+
+    /// Forgets a watch whose descriptor is being closed.
+    pub fn forget_watch(&self, watch: &Arc<Watch>, file: &OwnedFd) {
+        self.watches.lock().remove(&watch.token);
+        self.descriptors.remove(file);
+    }
+
+    /// Ends the loop: nothing comes in any more, pollers and handlers are told, what it holds is
+    /// given back. `false` when it had ended before.
+    pub fn close(&self, sender: Sender) -> bool {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+        self.queue.close();
+        self.timers.close();
+        self.wake_waiter(sender, atoms::closed());
+        self.handlers.close(sender);
+        self.end_watches(sender);
+        owners::disown(&self.owner, self.key);
+        let handle = self.handle.lock().take();
+        if let Some(process) = self.selecting_process() {
+            owners::disown(&process, self.key);
+            self.tell_closed(sender, &process, handle.as_deref());
+        }
+        self.descriptors.close();
+        let dropped = std::mem::take(&mut *self.drain.lock());
+        drop((handle, dropped));
+        while let Some(event) = self.queue.pop() {
+            drop(event);
+            self.queue.release(1);
+        }
+        true
+    }
+
+    /// The process that selects for a raw loop does nothing else: it ends with the loop.
+    fn tell_closed(&self, sender: Sender, process: &LocalPid, handle: Option<&SavedTerm>) {
+        if let (true, Some(handle)) = (self.is_raw(), handle) {
+            sender.send(process, |env| {
+                (atoms::tokamak(), handle.load(env), atoms::closed()).encode(env)
+            });
+        }
+    }
+
+    /// Names the process that enif_select tells; the loop ends with it, too.
+    pub fn select_here(self: &Arc<Self>, env: rustler::Env) {
+        let process = env.pid();
+        let possession: Weak<Self> = Arc::downgrade(self);
+        owners::own(env, &process, self.key, possession);
+        self.descriptors.set_selecting_process(process);
+    }
+
+    /// Tells the owner of a raw loop that its loop ends: it finds it closed when it drains.
+    pub fn wake_raw_owner(&self, sender: Sender) {
+        if self.is_raw() && !self.is_closed() {
+            self.wake_owner(sender);
+        }
+    }
+
+    fn end_watches(&self, sender: Sender) {
+        let watches = std::mem::take(&mut *self.watches.lock());
+        for watch in watches.into_values() {
+            watch.end();
+            let Some(fd) = watch.fd.upgrade() else {
+                continue;
+            };
+            let mut place = fd.watch.lock();
+            if place
+                .as_ref()
+                .is_some_and(|of_fd| Arc::ptr_eq(of_fd, &watch))
+            {
+                *place = None;
+            }
+            drop(place);
+            if let (Sender::Process(env), Some(file)) = (sender, fd.file()) {
+                for direction in Direction::BOTH {
+                    fd.selection.cancel(env, &file, direction);
+                }
+            }
+        }
+    }
+}
+
+impl TimerSink for EventLoop {
+    fn fired(&self, timers: &[Fired]) {
+        let events = timers.iter().map(|timer| Event {
+            callback_id: timer.callback_id,
+            kind: EventType::Timer,
+            payload: Payload::Timer(timer.reference),
+        });
+        if let Ok(wake) = self.queue.push_many_admitted(events) {
+            self.after_push(Sender::Thread, wake);
+        }
+    }
+}
+
+impl Possession for EventLoop {
+    fn owner_died(&self) {
+        // Where it was the selecting process that died.
+        self.wake_raw_owner(Sender::Thread);
+        self.close(Sender::Thread);
+    }
+}

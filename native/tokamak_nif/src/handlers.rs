@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Handlers: processes that get the events of one callback id as messages.
+//!
+//! The loop's own process registers, dispatches and notices dead handlers; this is the table that
+//! routing looks at, and that tells every handler `closed` however the loop ends.
+
+use crate::atoms;
+use crate::event_loop::EventLoop;
+use crate::payload::{self, Event};
+use crate::watch::{Direction, Watch};
+use parking_lot::RwLock;
+use rustler::{Encoder, Env, LocalPid, Term};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokamak::environment::{SavedTerm, Sender};
+
+struct Handler {
+    pid: LocalPid,
+    reference: SavedTerm,
+}
+
+/// The handlers of an event loop, by callback id.
+#[derive(Default)]
+pub struct Handlers {
+    by_id: RwLock<HashMap<u64, Handler>>,
+    count: AtomicUsize,
+}
+
+impl Handlers {
+    /// Whether there is any: then the loop's process consumes the queue.
+    pub fn are_any(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    pub fn contains(&self, id: u64) -> bool {
+        self.by_id.read().contains_key(&id)
+    }
+
+    /// Registers a handler; the one that it replaces comes back, to be told.
+    fn insert(&self, id: u64, pid: LocalPid, reference: Term) -> Option<Handler> {
+        let handler = Handler {
+            pid,
+            reference: SavedTerm::save(reference),
+        };
+        let mut by_id = self.by_id.write();
+        let replaced = by_id.insert(id, handler);
+        self.count.store(by_id.len(), Ordering::SeqCst);
+        replaced
+    }
+
+    /// Unregisters; `false` where there was none.
+    fn remove(&self, id: u64) -> bool {
+        let mut by_id = self.by_id.write();
+        let removed = by_id.remove(&id).is_some();
+        self.count.store(by_id.len(), Ordering::SeqCst);
+        removed
+    }
+
+    /// `{Pid, Id, {tokamak, Ref, {event, Id, Type, Data}}}`, for the loop's process to send.
+    pub fn message<'a>(&self, env: Env<'a>, id: u64, event: &Event) -> Option<Term<'a>> {
+        let by_id = self.by_id.read();
+        let handler = by_id.get(&id)?;
+        let reference = handler.reference.load(env);
+        let pid = handler.pid;
+        drop(by_id);
+        let kind = atoms::event_type(event.kind);
+        let payload = (atoms::event(), id, kind, event.payload.encode(env));
+        Some((pid, id, (atoms::tokamak(), reference, payload)).encode(env))
+    }
+
+    /// Tells every handler that the loop has ended.
+    pub fn close(&self, sender: Sender) {
+        let handlers = std::mem::take(&mut *self.by_id.write());
+        self.count.store(0, Ordering::SeqCst);
+        for handler in handlers.into_values() {
+            handler.tell_closed(sender);
+        }
+    }
+}
+
+impl Handler {
+    fn tell_closed(&self, sender: Sender) {
+        sender.send(&self.pid, |env| {
+            (atoms::tokamak(), self.reference.load(env), atoms::closed()).encode(env)
+        });
+    }
+}
+
+impl EventLoop {
+    /// Registers a handler, for the loop's process: from here on it consumes the queue. Parked
+    /// events of the id are the handler's.
+    pub fn add_handler(&self, env: Env, id: u64, pid: LocalPid, reference: Term) {
+        let mut state = self.drain.lock();
+        let parked = std::mem::take(&mut state.parked);
+        for event in parked {
+            if payload::current_callback_id(&event) == id {
+                state.overdue.push_back(event);
+            } else {
+                state.parked.push_back(event);
+            }
+        }
+        let replaced = self.handlers.insert(id, pid, reference);
+        drop(state);
+        if let Some(replaced) = replaced {
+            replaced.tell_closed(Sender::Process(env));
+        }
+    }
+
+    /// Unregisters a handler, for the loop's process. A poller that waits consumes again when it was
+    /// the last one.
+    pub fn remove_handler(&self, env: Env, id: u64) {
+        let mut state = self.drain.lock();
+        let removed = self.handlers.remove(id);
+        let overdue = std::mem::take(&mut state.overdue);
+        state.parked.extend(overdue);
+        drop(state);
+        if removed {
+            self.give_back_descriptors(id);
+            self.wake_waiter(Sender::Process(env), atoms::ready());
+        }
+    }
+
+    /// Descriptors that the handler was told of, and did not come back for, are the pollers' now.
+    fn give_back_descriptors(&self, id: u64) {
+        let watches: Vec<Arc<Watch>> = self.watches.lock().values().cloned().collect();
+        let mut state = self.drain.lock();
+        for watch in watches {
+            for direction in Direction::BOTH {
+                if watch.with(direction, |state| {
+                    state.callback_id() == id && state.is_reported()
+                }) {
+                    state.reported.push((Arc::clone(&watch), direction));
+                }
+            }
+        }
+    }
+}

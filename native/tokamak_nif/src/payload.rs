@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What comes with an event: a Rust value until the consumer's drain encodes it.
+
+use crate::atoms;
+use crate::watch::{Direction, Watch};
+use rustler::{Atom, Encoder, Env, NewBinary, Term};
+use std::sync::Arc;
+use tokamak::environment::SavedTerm;
+use tokamak_core::event::{self, EventType};
+use tokamak_core::readiness::Consumer;
+
+/// An event of an event loop.
+pub type Event = event::Event<Payload>;
+
+/// The data of an event.
+pub enum Payload {
+    /// A descriptor is ready: it counts only while the watch it belongs to stands.
+    Readiness {
+        watch: Arc<Watch>,
+        direction: Direction,
+        generation: u32,
+    },
+    /// The reference of a timer.
+    Timer(u64),
+    Integer(i64),
+    Atom(Atom),
+    Bytes(Box<[u8]>),
+    /// Any other term, in an environment of its own.
+    Term(Box<SavedTerm>),
+}
+
+impl Payload {
+    /// A payload of a term that outlives the NIF call. Numbers and atoms need no environment.
+    pub fn from_term(term: Term) -> Self {
+        if let Ok(integer) = term.decode::<i64>() {
+            Self::Integer(integer)
+        } else if let Ok(atom) = term.decode::<Atom>() {
+            Self::Atom(atom)
+        } else {
+            Self::Term(Box::new(SavedTerm::save(term)))
+        }
+    }
+
+    /// The `Data` of the event.
+    pub fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Self::Readiness { .. } => atoms::undefined().encode(env),
+            Self::Timer(reference) => reference.encode(env),
+            Self::Integer(integer) => integer.encode(env),
+            Self::Atom(atom) => atom.encode(env),
+            Self::Bytes(bytes) => NewBinary::from_slice(env, bytes).into(),
+            Self::Term(term) => term.load(env),
+        }
+    }
+}
+
+/// A consumer takes an event: its callback id and type, or `None` when it is a descriptor's whose
+/// watch has ended.
+pub fn taken(event: &Event, consumer: Consumer) -> Option<(u64, EventType)> {
+    let id = match &event.payload {
+        Payload::Readiness {
+            watch,
+            direction,
+            generation,
+        } => watch.take(*direction, *generation, consumer)?,
+        _ => event.callback_id,
+    };
+    Some((id, event.kind))
+}
+
+/// The callback id an event has now: that of a descriptor's watch may have changed.
+pub fn current_callback_id(event: &Event) -> u64 {
+    match &event.payload {
+        Payload::Readiness {
+            watch, direction, ..
+        } => watch.with(*direction, |state| state.callback_id()),
+        _ => event.callback_id,
+    }
+}

@@ -1,0 +1,149 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Words the errors that the public functions raise (EEP 54).
+%% @private
+-module(tokamak_error).
+
+-export([format_error/2, options/2]).
+-export_type([kind/0, option_kinds/0]).
+
+-type kind() ::
+    loop
+    | fd
+    | callback_id
+    | event_type
+    | milliseconds
+    | timeout
+    | count
+    | size
+    | limit
+    | timer
+    | direction
+    | backend
+    | pid
+    | atom
+    | iodata
+    | path
+    | modes
+    | integer
+    | term
+    | {options, option_kinds()}.
+%% What an argument or the value of an option should be.
+
+-type option_kinds() :: #{atom() => kind()}.
+
+-define(MAX_ID, 16#7FFFFFFFFFFFFFFF).
+%% A duration that every clock of the library holds: 2^48 ms are 8,900 years.
+-define(MAX_MILLISECONDS, 16#FFFFFFFFFFFF).
+
+%% @doc Explains an error that was raised with an `error_info' of this module.
+-spec format_error(term(), [tuple()]) -> #{general | pos_integer() => unicode:chardata()}.
+format_error(_Reason, [{_Module, _Function, Args, Info} | _]) ->
+    case maps:get(cause, proplists:get_value(error_info, Info, #{}), undefined) of
+        {badarg, Kinds} when is_list(Args), length(Args) =:= length(Kinds) ->
+            explain(lists:zip3(lists:seq(1, length(Args)), Args, Kinds));
+        not_owner ->
+            #{general => "the calling process is not the owner"};
+        _ ->
+            #{}
+    end.
+
+%% @doc Checks options: every key known, every value of its kind.
+-spec options(term(), option_kinds()) -> ok | error.
+options(Options, Kinds) ->
+    case is({options, Kinds}, Options) of
+        true -> ok;
+        false -> error
+    end.
+
+explain(Arguments) ->
+    maps:from_list([{N, explanation(Kind, Value)} || {N, Value, Kind} <- Arguments, not is(Kind, Value)]).
+
+explanation({options, Kinds}, Options) when is_map(Options) ->
+    case maps:keys(maps:without(maps:keys(Kinds), Options)) of
+        [] ->
+            Wrong = [Key || {Key, Kind} <- maps:to_list(Kinds), not is_option(Key, Kind, Options)],
+            [
+                io_lib:format("option ~p is ~s", [Key, describe(maps:get(Key, Kinds))])
+             || Key <- lists:sort(Wrong)
+            ];
+        Unknown ->
+            Known = lists:join(", ", [atom_to_list(Key) || Key <- lists:sort(maps:keys(Kinds))]),
+            io_lib:format("unknown option ~0p (known: ~s)", [hd(Unknown), Known])
+    end;
+explanation(Kind, _Value) ->
+    describe(Kind).
+
+describe(loop) -> "not an event loop";
+describe(fd) -> "not a descriptor";
+describe(callback_id) -> "not an integer from 1 to 2^63-1";
+describe(event_type) -> "not an event type";
+describe(milliseconds) -> "not a number of milliseconds from 0 to 2^48-1";
+describe(timeout) -> "not a number of milliseconds from 0 to 2^32-1, nor infinity";
+describe(count) -> "not a positive integer, or too large";
+describe(size) -> "not an integer from 1 to 2^31-1";
+describe(limit) -> "not an integer from 1 to 16777216";
+describe(timer) -> "not a timer reference";
+describe(direction) -> "neither read nor write";
+describe(backend) -> "neither native nor select";
+describe(pid) -> "not a local pid";
+describe(atom) -> "not an atom";
+describe(iodata) -> "not iodata";
+describe(path) -> "not a file name";
+describe(modes) -> "not a list of read, write, append, exclusive with read, write or append in it";
+describe(integer) -> "not an integer from 0 to 2^31-1";
+describe(term) -> "a term";
+describe({options, _Kinds}) -> "not a map of options".
+
+-spec is(kind(), term()) -> boolean().
+is(loop, Value) ->
+    is_reference(Value) andalso tokamak_nif:loop_owner(Value) =/= badarg;
+is(fd, Value) ->
+    is_reference(Value) andalso tokamak_nif:fd_reselect(Value, none) =/= badarg;
+is(callback_id, Value) ->
+    is_integer(Value) andalso Value >= 1 andalso Value =< ?MAX_ID;
+is(event_type, Value) ->
+    lists:member(Value, tokamak_loop:event_types());
+is(milliseconds, Value) ->
+    is_integer(Value) andalso Value >= 0 andalso Value =< ?MAX_MILLISECONDS;
+is(timeout, Value) ->
+    Value =:= infinity orelse (is_integer(Value) andalso Value >= 0 andalso Value =< 16#FFFFFFFF);
+is(count, Value) ->
+    is_integer(Value) andalso Value >= 1 andalso Value =< ?MAX_ID;
+is(size, Value) ->
+    is_integer(Value) andalso Value >= 1 andalso Value =< 16#7FFFFFFF;
+is(limit, Value) ->
+    is_integer(Value) andalso Value >= 1 andalso Value =< 16777216;
+is(timer, Value) ->
+    is_integer(Value) andalso Value >= 0 andalso Value =< ?MAX_ID;
+is(direction, Value) ->
+    Value =:= read orelse Value =:= write;
+is(backend, Value) ->
+    Value =:= native orelse Value =:= select;
+is(pid, Value) ->
+    is_pid(Value) andalso node(Value) =:= node();
+is(atom, Value) ->
+    is_atom(Value);
+is(iodata, Value) ->
+    try iolist_size(Value) of
+        _ -> true
+    catch
+        error:badarg -> false
+    end;
+is(path, Value) ->
+    tokamak_fd:native_path(Value) =/= error;
+is(modes, Value) ->
+    tokamak_fd:native_flags(Value) =/= error;
+is(integer, Value) ->
+    is_integer(Value) andalso Value >= 0 andalso Value =< 16#7FFFFFFF;
+is(term, _Value) ->
+    true;
+is({options, Kinds}, Value) ->
+    is_map(Value) andalso
+        map_size(maps:without(maps:keys(Kinds), Value)) =:= 0 andalso
+        lists:all(fun({Key, Kind}) -> is_option(Key, Kind, Value) end, maps:to_list(Kinds)).
+
+is_option(Key, Kind, Options) ->
+    case Options of
+        #{Key := Value} -> is(Kind, Value);
+        _ -> true
+    end.

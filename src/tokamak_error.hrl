@@ -1,0 +1,16 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% Misuse raises, with an explanation (EEP 54) that tokamak_error words. Macros, because the error has
+%% to be raised in the function that was called.
+
+%% Kinds: what each argument should have been, see tokamak_error:kind().
+-define(BADARG(Args, Kinds),
+    erlang:error(badarg, Args, [
+        {error_info, #{module => tokamak_error, cause => {badarg, Kinds}}}
+    ])
+).
+
+-define(NOT_OWNER(Args),
+    erlang:error(not_owner, Args, [
+        {error_info, #{module => tokamak_error, cause => not_owner}}
+    ])
+).

@@ -1,0 +1,187 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc File descriptors: open, read and write them without ever blocking a scheduler.
+%%
+%% A descriptor belongs to the process that opened it, until {@link controlling_process/2}; any local
+%% process may read and write it. It is closed by {@link close/1}, with its owner, or when its last
+%% reference is gone. Watching it is {@link tokamak_loop}'s part: what a read, a write or a reselect
+%% means for the next event is said in docs/messages.md.
+%%
+%% Pipes, FIFOs, sockets and terminals are read and written on the calling scheduler and never block;
+%% regular files, which cannot be watched, on a dirty I/O scheduler, since a disk may take its time.
+-module(tokamak_fd).
+
+-export([
+    open/2,
+    pipe/0,
+    from_integer/1,
+    read/2,
+    write/2,
+    close/1,
+    controlling_process/2,
+    handle_fd_event_and_reselect/2,
+    read_and_reselect/2
+]).
+-export([native_path/1, native_flags/1]).
+
+-include("tokamak_error.hrl").
+
+-export_type([fd/0, mode/0]).
+-opaque fd() :: tokamak_nif:fd().
+-type mode() :: read | write | append | exclusive.
+
+%% @doc Opens a file, FIFO or device.
+%%
+%% The modes are those of {@link file:open/2}: `write' creates the file, and truncates it unless it is
+%% combined with `read' or `append'; `append' creates it and writes at its end; `exclusive' makes a file
+%% that exists an error. Opening does not wait for the other end of a FIFO: one that nobody reads
+%% cannot be opened for writing alone (`enxio'). Errors are POSIX names.
+-spec open(file:name_all(), [mode()]) -> {ok, fd()} | {error, file:posix()}.
+open(Path, Modes) ->
+    case {native_path(Path), native_flags(Modes)} of
+        {{ok, NativePath}, {ok, Flags}} -> tokamak_nif:fd_open(NativePath, Flags);
+        _ -> ?BADARG([Path, Modes], [path, modes])
+    end.
+
+%% @doc Opens a pipe.
+-spec pipe() -> {ok, ReadFd :: fd(), WriteFd :: fd()} | {error, file:posix()}.
+pipe() ->
+    tokamak_nif:fd_pipe().
+
+%% @doc Makes a descriptor of a number, which stays with its owner: this is a duplicate, and the flags of
+%% the original do not change.
+-spec from_integer(non_neg_integer()) -> {ok, fd()} | {error, file:posix()}.
+from_integer(N) when is_integer(N), N >= 0, N =< 16#7FFFFFFF ->
+    tokamak_nif:fd_from_integer(N);
+from_integer(N) ->
+    ?BADARG([N], [integer]).
+
+%% @doc Reads at most `Max' bytes, and at most 256 KiB at once.
+%%
+%% `again': nothing is there now. `eof': nothing will come.
+-spec read(fd(), Max :: pos_integer()) -> {ok, binary()} | again | eof | {error, closed | file:posix()}.
+read(Fd, Max) when is_integer(Max), Max >= 1, Max =< 16#7FFFFFFF ->
+    case tokamak_nif:fd_read(Fd, Max) of
+        regular -> tokamak_nif:fd_read_file(Fd, Max);
+        badarg -> ?BADARG([Fd, Max], [fd, size]);
+        Result -> Result
+    end;
+read(Fd, Max) ->
+    ?BADARG([Fd, Max], [fd, size]).
+
+%% @doc Writes what fits now, at most 256 KiB at once, and says how many bytes that was.
+%%
+%% `again': nothing fits now.
+-spec write(fd(), iodata()) -> {ok, Written :: non_neg_integer()} | again | {error, closed | file:posix()}.
+write(Fd, Data) ->
+    case native_data(Data) of
+        {ok, Binaries} ->
+            case tokamak_nif:fd_write(Fd, Binaries) of
+                regular -> tokamak_nif:fd_write_file(Fd, Binaries);
+                badarg -> ?BADARG([Fd, Data], [fd, iodata]);
+                Result -> Result
+            end;
+        error ->
+            ?BADARG([Fd, Data], [fd, iodata])
+    end.
+
+%% @doc Closes a descriptor. Loops that watch it forget it: no event of it comes any more. Raises
+%% `not_owner' in any process but its owner.
+-spec close(fd()) -> ok | {error, closed}.
+close(Fd) ->
+    case tokamak_nif:fd_close(Fd) of
+        not_owner -> ?NOT_OWNER([Fd]);
+        badarg -> ?BADARG([Fd], [fd]);
+        Result -> Result
+    end.
+
+%% @doc Makes another local process the owner. Raises `not_owner' in any process but the owner.
+-spec controlling_process(fd(), pid()) -> ok | {error, closed | no_process}.
+controlling_process(Fd, Pid) when is_pid(Pid), node(Pid) =:= node() ->
+    case tokamak_nif:fd_controlling_process(Fd, Pid) of
+        not_owner -> ?NOT_OWNER([Fd, Pid]);
+        badarg -> ?BADARG([Fd, Pid], [fd, pid]);
+        Result -> Result
+    end;
+controlling_process(Fd, Pid) ->
+    ?BADARG([Fd, Pid], [fd, pid]).
+
+%% @doc Takes the event of a watched descriptor and arms it again, in one native call; returns the
+%% callback id that it is watched for. What is still ready is reported again.
+-spec handle_fd_event_and_reselect(fd(), read | write) ->
+    {ok, CallbackId :: pos_integer()} | {error, closed | not_watched}.
+handle_fd_event_and_reselect(Fd, Direction) when Direction =:= read; Direction =:= write ->
+    case tokamak_nif:fd_reselect(Fd, Direction) of
+        badarg -> ?BADARG([Fd, Direction], [fd, direction]);
+        Result -> Result
+    end;
+handle_fd_event_and_reselect(Fd, Direction) ->
+    ?BADARG([Fd, Direction], [fd, direction]).
+
+%% @doc {@link handle_fd_event_and_reselect/2} with a read of at most `Max' bytes (and 256 KiB) in
+%% between: the cheapest way to serve a descriptor.
+-spec read_and_reselect(fd(), Max :: pos_integer()) ->
+    {ok, CallbackId :: pos_integer(), binary()}
+    | again
+    | eof
+    | {error, closed | not_watched | file:posix()}.
+read_and_reselect(Fd, Max) when is_integer(Max), Max >= 1, Max =< 16#7FFFFFFF ->
+    case tokamak_nif:fd_read_and_reselect(Fd, Max) of
+        badarg -> ?BADARG([Fd, Max], [fd, size]);
+        Result -> Result
+    end;
+read_and_reselect(Fd, Max) ->
+    ?BADARG([Fd, Max], [fd, size]).
+
+%% @private
+-spec native_path(term()) -> {ok, binary()} | error.
+native_path(Path) ->
+    try filename:join([Path]) of
+        Name when is_binary(Name) -> without_nul(Name);
+        Name -> encoded(unicode:characters_to_binary(Name, unicode, file:native_name_encoding()))
+    catch
+        error:_ -> error
+    end.
+
+encoded(Name) when is_binary(Name) -> without_nul(Name);
+encoded(_) -> error.
+
+without_nul(Name) ->
+    case binary:match(Name, <<0>>) of
+        nomatch when Name =/= <<>> -> {ok, Name};
+        _ -> error
+    end.
+
+%% @private The flags of open(2) that file:open/2 would use.
+-spec native_flags(term()) -> {ok, [atom()]} | error.
+native_flags(Modes) when is_list(Modes) ->
+    Known = [read, write, append, exclusive],
+    case catch lists:all(fun(Mode) -> lists:member(Mode, Known) end, Modes) of
+        true ->
+            [Read, Write, Append, Exclusive] = [lists:member(Mode, Modes) || Mode <- Known],
+            Writes = Write orelse Append,
+            Flags = [
+                {read, Read},
+                {write, Writes},
+                {append, Append},
+                {create, Writes},
+                {truncate, Write andalso not Read andalso not Append},
+                {exclusive, Exclusive andalso Writes}
+            ],
+            case Read orelse Writes of
+                true -> {ok, [Flag || {Flag, true} <- Flags]};
+                false -> error
+            end;
+        _ ->
+            error
+    end;
+native_flags(_Modes) ->
+    error.
+
+native_data(Data) when is_binary(Data) ->
+    {ok, Data};
+native_data(Data) ->
+    try
+        {ok, erlang:iolist_to_iovec(Data)}
+    catch
+        error:badarg -> error
+    end.

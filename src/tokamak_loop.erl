@@ -1,0 +1,389 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Event loops: descriptors, timers and native events in one place, batched, bounded, in order.
+%%
+%% There are two kinds. {@link new/1} makes a supervised loop, which lives until it is destroyed: any
+%% process may {@link poll/2} it, one at a time, and events of registered callback ids go to their
+%% handlers as messages. {@link open/1} makes a raw loop, which belongs to the calling process and ends
+%% with it: that process is sent one `{tokamak, Loop, ready}' when there is something, and then calls
+%% {@link drain/1} until it says `empty'.
+%%
+%% An event is `{CallbackId, Type, Data}'. For a descriptor, Type is `read' or `write' and Data
+%% `undefined'; for a timer, Type is `timer' and Data its reference. docs/messages.md defines every
+%% message, and when a descriptor is reported again.
+%%
+%% Nothing here waits but {@link poll/2} and, for a message or two to the loop's process,
+%% {@link register/3}, {@link unregister/2} and {@link destroy/1}.
+-module(tokamak_loop).
+
+-export([new/0, new/1, open/0, open/1, destroy/1, info/1]).
+-export([poll/2, drain/1, drain/2]).
+-export([add_reader/3, remove_reader/2, add_writer/3, remove_writer/2]).
+-export([start_timer/3, cancel_timer/2]).
+-export([register/3, unregister/2, post/4]).
+-export([event_types/0]).
+
+-include("tokamak_error.hrl").
+
+-export_type([loop/0, callback_id/0, event/0, event_type/0, options/0, timer_ref/0]).
+-opaque loop() :: tokamak_nif:loop().
+-type callback_id() :: pos_integer().
+%% From 1 to 2^63-1: the caller's own, or one of {@link tokamak_id}.
+-type timer_ref() :: pos_integer().
+-type event() :: {callback_id(), event_type(), Data :: term()}.
+-type event_type() ::
+    read
+    | write
+    | timer
+    | call_result
+    | call_error
+    | async_result
+    | async_error
+    | subprocess_exit
+    | subprocess_stdout
+    | subprocess_stderr
+    | socket_data
+    | socket_closed
+    | socket_error
+    | user.
+-type options() :: #{
+    name => atom(),
+    backend => native | select,
+    max_queue => pos_integer(),
+    max_timers => pos_integer()
+}.
+%% `name' registers the process of a supervised loop. `backend' is how descriptors are watched: `native'
+%% (epoll, the default) or `select' (the VM's own poll threads). `max_queue' (65536) bounds the events that
+%% wait, `max_timers' (1048576) the timers that are set; both are at most 16777216.
+
+-define(OPTIONS, #{name => atom, backend => backend, max_queue => limit, max_timers => limit}).
+-define(RAW_OPTIONS, #{backend => backend, max_queue => limit, max_timers => limit}).
+%% A flush looks through the mailbox; in a longer one a `ready' too many does no harm.
+-define(LONGEST_FLUSHED_MAILBOX, 1000).
+
+%% @equiv new(#{})
+-spec new() -> {ok, loop()} | {error, term()}.
+new() ->
+    new(#{}).
+
+%% @doc Makes a supervised loop. `{error, shutdown}': the application does not run; `{error,
+%% {already_started, Pid}}': the name is taken; `{error, emfile}' and the like: no descriptor is left.
+-spec new(options()) -> {ok, loop()} | {error, term()}.
+new(Options) ->
+    case tokamak_error:options(Options, ?OPTIONS) of
+        ok -> tokamak_loop_sup:start_loop(with_defaults(Options));
+        error -> ?BADARG([Options], [{options, ?OPTIONS}])
+    end.
+
+%% @equiv open(#{})
+-spec open() -> {ok, loop()} | {error, term()}.
+open() ->
+    open(#{}).
+
+%% @doc Makes a raw loop of the calling process. Options and errors are those of {@link new/1}, without
+%% a name.
+-spec open(options()) -> {ok, loop()} | {error, term()}.
+open(Options) ->
+    case tokamak_error:options(Options, ?RAW_OPTIONS) of
+        ok -> open_raw(with_defaults(Options));
+        error -> ?BADARG([Options], [{options, ?RAW_OPTIONS}])
+    end.
+
+open_raw(#{backend := Backend, max_queue := MaxQueue, max_timers := MaxTimers}) ->
+    case tokamak_nif:loop_open(raw, Backend, MaxQueue, MaxTimers) of
+        {ok, Loop} when Backend =:= select -> with_selector(Loop);
+        Result -> Result
+    end.
+
+with_selector(Loop) ->
+    case tokamak_loop_sup:start_selector(Loop) of
+        ok ->
+            {ok, Loop};
+        {error, _} = Error ->
+            _ = tokamak_nif:loop_close(Loop),
+            Error
+    end.
+
+with_defaults(Options) ->
+    Defaults = #{backend => native, max_queue => 65536, max_timers => 1048576},
+    maps:merge(Defaults, Options).
+
+%% @doc Ends a loop: its timers and events are dropped, its descriptors are watched no more (they stay
+%% open), pollers get `{error, closed}', handlers `{tokamak, Ref, closed}'. A raw loop can be destroyed by
+%% its owner only, any other process raises `not_owner'; the owner is sent nothing.
+-spec destroy(loop()) -> ok | {error, closed}.
+destroy(Loop) ->
+    case tokamak_nif:loop_owner(Loop) of
+        {supervised, Pid} ->
+            call(Pid, destroy);
+        {raw, _Owner} ->
+            case tokamak_nif:loop_close(Loop) of
+                not_owner -> ?NOT_OWNER([Loop]);
+                Result -> Result
+            end;
+        badarg ->
+            ?BADARG([Loop], [loop]);
+        {error, closed} = Error ->
+            Error
+    end.
+
+%% @doc Shows a loop's options and counters: `queued' events, `timers' set, descriptors watched by `readers'
+%% and `writers', `handlers'; and since its start: events `pushed' and `drained', `wakes' sent, descriptor
+%% events `coalesced' with a pending one, events `refused', and the `high_water_mark' of the queue.
+-spec info(loop()) -> map() | {error, closed}.
+info(Loop) ->
+    case tokamak_nif:loop_info(Loop) of
+        badarg -> ?BADARG([Loop], [loop]);
+        Result -> Result
+    end.
+
+%% @doc Takes the events that are pending, some thousand at most; if there is none, waits up to `Timeout'
+%% milliseconds for the first and returns `[]' when none came.
+%%
+%% `busy': another process is waiting in poll. Only its owner may poll a raw loop.
+-spec poll(loop(), timeout()) -> [event()] | {error, busy | closed}.
+poll(Loop, Timeout) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF ->
+    Reference =
+        case Timeout of
+            0 -> undefined;
+            _ -> make_ref()
+        end,
+    case tokamak_nif:loop_poll(Loop, Reference) of
+        waiting -> wait(Loop, Reference, deadline(Timeout));
+        raw -> poll_raw(Loop, deadline(Timeout));
+        badarg -> ?BADARG([Loop, Timeout], [loop, timeout]);
+        Result -> Result
+    end;
+poll(Loop, Timeout) ->
+    ?BADARG([Loop, Timeout], [loop, timeout]).
+
+wait(Loop, Reference, Deadline) ->
+    receive
+        {tokamak, Reference, ready} ->
+            case tokamak_nif:loop_poll(Loop, Reference) of
+                waiting -> wait(Loop, Reference, Deadline);
+                Result -> Result
+            end;
+        {tokamak, Reference, closed} ->
+            {error, closed}
+    after time_left(Deadline) ->
+        stop_waiting(Loop, Reference)
+    end.
+
+stop_waiting(Loop, Reference) ->
+    case tokamak_nif:loop_stop_waiting(Loop) of
+        true ->
+            [];
+        false ->
+            %% The wake was sent before the wait ended, so it comes.
+            receive
+                {tokamak, Reference, ready} -> tokamak_nif:loop_poll(Loop, undefined);
+                {tokamak, Reference, closed} -> {error, closed}
+            end
+    end.
+
+poll_raw(Loop, Deadline) ->
+    case drain(Loop) of
+        {error, _} = Error ->
+            Error;
+        {_, []} ->
+            receive
+                {tokamak, Loop, ready} -> poll_raw(Loop, Deadline)
+            after time_left(Deadline) -> []
+            end;
+        {_, Events} ->
+            Events
+    end.
+
+deadline(infinity) -> infinity;
+deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
+
+time_left(infinity) -> infinity;
+time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
+
+%% @doc {@link drain/2} of some thousand events.
+-spec drain(loop()) -> {more | empty, [event()]} | {error, closed | not_supported}.
+drain(Loop) ->
+    flush_ready(Loop),
+    case tokamak_nif:loop_drain(Loop, 0) of
+        not_owner -> ?NOT_OWNER([Loop]);
+        badarg -> ?BADARG([Loop], [loop]);
+        Result -> Result
+    end.
+
+%% @doc Takes up to `Max' pending events of a raw loop, for its owner alone: any other process raises
+%% `not_owner'.
+%%
+%% `more': there may be more, and no `ready' comes before they were drained. `empty': that was all, and
+%% the next event sends `ready'. One call takes at most half a millisecond. A supervised loop is polled
+%% instead (`not_supported').
+-spec drain(loop(), Max :: pos_integer()) ->
+    {more | empty, [event()]} | {error, closed | not_supported}.
+drain(Loop, Max) when is_integer(Max), Max >= 1, Max =< 16#7FFFFFFF ->
+    flush_ready(Loop),
+    case tokamak_nif:loop_drain(Loop, Max) of
+        not_owner -> ?NOT_OWNER([Loop, Max]);
+        badarg -> ?BADARG([Loop, Max], [loop, size]);
+        Result -> Result
+    end;
+drain(Loop, Max) ->
+    ?BADARG([Loop, Max], [loop, size]).
+
+%% An owner that drains without having received `ready' must not gather one for each drain.
+flush_ready(Loop) ->
+    case process_info(self(), message_queue_len) of
+        {message_queue_len, Length} when Length > 0, Length =< ?LONGEST_FLUSHED_MAILBOX ->
+            receive
+                {tokamak, Loop, ready} -> ok
+            after 0 -> ok
+            end;
+        _ ->
+            ok
+    end.
+
+%% @doc Watches a descriptor for reading. Its events carry `CallbackId'; a second call changes the id.
+%%
+%% `not_pollable': regular files and the like are always ready. `busy': another loop watches it.
+-spec add_reader(loop(), tokamak_fd:fd(), callback_id()) ->
+    ok | {error, closed | not_pollable | busy | file:posix()}.
+add_reader(Loop, Fd, CallbackId) ->
+    case tokamak_nif:loop_watch(Loop, Fd, read, CallbackId) of
+        badarg -> ?BADARG([Loop, Fd, CallbackId], [loop, fd, callback_id]);
+        Result -> Result
+    end.
+
+%% @doc Ends watching a descriptor for reading: no event of it comes any more.
+-spec remove_reader(loop(), tokamak_fd:fd()) -> ok | {error, closed | not_watched}.
+remove_reader(Loop, Fd) ->
+    case tokamak_nif:loop_unwatch(Loop, Fd, read) of
+        badarg -> ?BADARG([Loop, Fd], [loop, fd]);
+        Result -> Result
+    end.
+
+%% @doc Watches a descriptor for writing, as {@link add_reader/3} does for reading. Mind that most
+%% descriptors can be written most of the time.
+-spec add_writer(loop(), tokamak_fd:fd(), callback_id()) ->
+    ok | {error, closed | not_pollable | busy | file:posix()}.
+add_writer(Loop, Fd, CallbackId) ->
+    case tokamak_nif:loop_watch(Loop, Fd, write, CallbackId) of
+        badarg -> ?BADARG([Loop, Fd, CallbackId], [loop, fd, callback_id]);
+        Result -> Result
+    end.
+
+%% @doc Ends watching a descriptor for writing: no event of it comes any more.
+-spec remove_writer(loop(), tokamak_fd:fd()) -> ok | {error, closed | not_watched}.
+remove_writer(Loop, Fd) ->
+    case tokamak_nif:loop_unwatch(Loop, Fd, write) of
+        badarg -> ?BADARG([Loop, Fd], [loop, fd]);
+        Result -> Result
+    end.
+
+%% @doc Starts a timer: after `Milliseconds', never earlier (CLOCK_MONOTONIC), its event comes with the
+%% reference as Data. `overloaded': `max_timers' are set.
+-spec start_timer(loop(), Milliseconds :: non_neg_integer(), callback_id()) ->
+    timer_ref() | {error, overloaded | closed}.
+start_timer(Loop, Milliseconds, CallbackId) when
+    is_integer(Milliseconds), Milliseconds =< 16#FFFFFFFFFFFF
+->
+    case tokamak_nif:timer_start(Loop, Milliseconds, CallbackId) of
+        badarg -> ?BADARG([Loop, Milliseconds, CallbackId], [loop, milliseconds, callback_id]);
+        Result -> Result
+    end;
+start_timer(Loop, Milliseconds, CallbackId) ->
+    ?BADARG([Loop, Milliseconds, CallbackId], [loop, milliseconds, callback_id]).
+
+%% @doc Cancels a timer: the milliseconds that were left (rounded up), and its event never comes; or `false',
+%% when it fired or was cancelled before.
+-spec cancel_timer(loop(), timer_ref()) -> non_neg_integer() | false | {error, closed}.
+cancel_timer(Loop, TimerRef) ->
+    case tokamak_nif:timer_cancel(Loop, TimerRef) of
+        badarg -> ?BADARG([Loop, TimerRef], [loop, timer]);
+        Result -> Result
+    end.
+
+%% @doc Makes a process the handler of a callback id, before or after its events begin: it gets
+%% `{tokamak, Ref, {event, CallbackId, Type, Data}}' for each, and no poller does. `{tokamak, Ref, closed}' is
+%% the last message: the loop ended, or another handler took the id.
+%%
+%% A handler that lags far behind holds back its own events only, natively; see docs/messages.md.
+-spec register(loop(), callback_id(), pid()) -> reference() | {error, closed | not_supported}.
+register(Loop, CallbackId, Pid) when
+    is_integer(CallbackId),
+    CallbackId >= 1,
+    CallbackId =< 16#7FFFFFFFFFFFFFFF,
+    is_pid(Pid),
+    node(Pid) =:= node()
+->
+    case tokamak_nif:loop_owner(Loop) of
+        {supervised, Server} -> call(Server, {register, CallbackId, Pid});
+        {raw, _Owner} -> {error, not_supported};
+        badarg -> ?BADARG([Loop, CallbackId, Pid], [loop, callback_id, pid]);
+        {error, closed} = Error -> Error
+    end;
+register(Loop, CallbackId, Pid) ->
+    ?BADARG([Loop, CallbackId, Pid], [loop, callback_id, pid]).
+
+%% @doc Ends a registration, if there is one. Events that come from now on are for pollers; those that
+%% are in the mailbox of the caller, when it is the handler, are taken out of it.
+-spec unregister(loop(), callback_id()) -> ok | {error, closed | not_supported}.
+unregister(Loop, CallbackId) when
+    is_integer(CallbackId), CallbackId >= 1, CallbackId =< 16#7FFFFFFFFFFFFFFF
+->
+    case tokamak_nif:loop_owner(Loop) of
+        {supervised, Server} -> unregister_at(Server, CallbackId);
+        {raw, _Owner} -> {error, not_supported};
+        badarg -> ?BADARG([Loop, CallbackId], [loop, callback_id]);
+        {error, closed} = Error -> Error
+    end;
+unregister(Loop, CallbackId) ->
+    ?BADARG([Loop, CallbackId], [loop, callback_id]).
+
+unregister_at(Server, CallbackId) ->
+    case call(Server, {unregister, CallbackId}) of
+        {ok, Handler, Reference} when Handler =:= self() -> flush(Reference);
+        {ok, _Handler, _Reference} -> ok;
+        Result -> Result
+    end.
+
+flush(Reference) ->
+    receive
+        {tokamak, Reference, _} -> flush(Reference)
+    after 0 -> ok
+    end.
+
+%% @doc Pushes an event into the loop. `overloaded': `max_queue' events wait to be delivered.
+-spec post(loop(), callback_id(), event_type(), Data :: term()) -> ok | {error, overloaded | closed}.
+post(Loop, CallbackId, Type, Data) when is_atom(Type) ->
+    case tokamak_nif:loop_post(Loop, CallbackId, Type, Data) of
+        badarg -> ?BADARG([Loop, CallbackId, Type, Data], [loop, callback_id, event_type, term]);
+        Result -> Result
+    end;
+post(Loop, CallbackId, Type, Data) ->
+    ?BADARG([Loop, CallbackId, Type, Data], [loop, callback_id, event_type, term]).
+
+%% @doc Lists the event types.
+-spec event_types() -> [event_type()].
+event_types() ->
+    [
+        read,
+        write,
+        timer,
+        call_result,
+        call_error,
+        async_result,
+        async_error,
+        subprocess_exit,
+        subprocess_stdout,
+        subprocess_stderr,
+        socket_data,
+        socket_closed,
+        socket_error,
+        user
+    ].
+
+%% A loop's process that is gone, or goes meanwhile, is a closed loop.
+call(Server, Request) ->
+    try
+        gen_server:call(Server, Request, infinity)
+    catch
+        exit:_ -> {error, closed}
+    end.

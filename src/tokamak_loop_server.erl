@@ -1,0 +1,205 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc The process of a supervised loop.
+%%
+%% With handlers it consumes the loop's queue: it sends each handler its events, while the others are
+%% parked natively for pollers. With the select backend it also is the process that the VM tells.
+%%
+%% A handler's mailbox is kept bounded: after a window of events its further ones wait here (and count
+%% against the loop's `max_queue') until a helper process has seen that its mailbox got short.
+%% @private
+-module(tokamak_loop_server).
+-behaviour(gen_server).
+
+-export([start_link/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, handle_continue/2]).
+
+%% How many events a handler is sent before its mailbox is looked at, and how long that may be.
+-define(WINDOW, 1024).
+%% How often a handler that lags is looked at, in milliseconds.
+-define(LOOK_INTERVAL, 10).
+
+-record(flow, {
+    monitor :: reference(),
+    ids = #{} :: #{pos_integer() => reference()},
+    sent = 0 :: non_neg_integer(),
+    %% `open', or what waits while the mailbox is looked at.
+    held = open :: open | queue:queue({pos_integer(), tuple()})
+}).
+
+-record(state, {
+    loop :: tokamak_nif:loop(),
+    handlers = #{} :: #{pos_integer() => pid()},
+    flows = #{} :: #{pid() => #flow{}}
+}).
+
+-spec start_link(map()) -> gen_server:start_ret() | {ok, pid(), tokamak_nif:loop()}.
+start_link(#{name := Name} = Options) ->
+    with_loop(gen_server:start_link({local, Name}, ?MODULE, Options, []));
+start_link(Options) ->
+    with_loop(gen_server:start_link(?MODULE, Options, [])).
+
+with_loop({ok, Pid}) -> {ok, Pid, gen_server:call(Pid, loop)};
+with_loop(Error) -> Error.
+
+%% @private
+init(#{backend := Backend, max_queue := MaxQueue, max_timers := MaxTimers}) ->
+    process_flag(message_queue_data, off_heap),
+    case tokamak_nif:loop_open(supervised, Backend, MaxQueue, MaxTimers) of
+        {ok, Loop} ->
+            ok = select_here(Backend, Loop),
+            {ok, #state{loop = Loop}};
+        {error, Reason} ->
+            {stop, Reason}
+    end.
+
+select_here(select, Loop) -> tokamak_nif:loop_select_here(Loop);
+select_here(native, _Loop) -> ok.
+
+%% @private
+handle_call(loop, _From, #state{loop = Loop} = State) ->
+    {reply, Loop, State};
+handle_call({register, Id, Pid}, _From, State) ->
+    Reference = make_ref(),
+    case tokamak_nif:loop_register(State#state.loop, Id, Pid, Reference) of
+        ok ->
+            State1 = add(Id, Pid, Reference, forget(Id, State)),
+            {reply, Reference, State1, {continue, dispatch}};
+        {error, closed} = Error ->
+            {stop, normal, Error, State}
+    end;
+handle_call({unregister, Id}, _From, #state{handlers = Handlers, flows = Flows} = State) ->
+    case Handlers of
+        #{Id := Pid} ->
+            #{Pid := #flow{ids = #{Id := Reference}}} = Flows,
+            _ = tokamak_nif:loop_unregister(State#state.loop, Id),
+            {reply, {ok, Pid, Reference}, forget(Id, State)};
+        _ ->
+            {reply, ok, State}
+    end;
+handle_call(destroy, _From, #state{loop = Loop} = State) ->
+    {stop, normal, tokamak_nif:loop_close(Loop), State}.
+
+%% @private
+handle_cast(_Request, State) ->
+    {noreply, State}.
+
+%% @private
+handle_info({tokamak, _Loop, ready}, State) ->
+    {noreply, State, {continue, dispatch}};
+handle_info({select, Fd, undefined, Ready}, State) ->
+    ok = tokamak_nif:loop_selected(Fd, direction(Ready)),
+    {noreply, State};
+handle_info({caught_up, Pid}, State) ->
+    {noreply, release(Pid, State)};
+handle_info({'DOWN', _Monitor, process, Pid, _Reason}, #state{flows = Flows} = State) ->
+    case Flows of
+        #{Pid := #flow{ids = Ids}} ->
+            _ = [tokamak_nif:loop_unregister(State#state.loop, Id) || Id <- maps:keys(Ids)],
+            {noreply, lists:foldl(fun forget/2, State, maps:keys(Ids))};
+        _ ->
+            {noreply, State}
+    end;
+handle_info(_Message, State) ->
+    {noreply, State}.
+
+direction(ready_input) -> read;
+direction(ready_output) -> write.
+
+%% @private
+handle_continue(dispatch, #state{loop = Loop} = State) ->
+    case tokamak_nif:loop_dispatch(Loop) of
+        {more, Messages} -> {noreply, deliver(Messages, State), {continue, dispatch}};
+        {empty, Messages} -> {noreply, deliver(Messages, State)};
+        {error, closed} -> {stop, normal, State}
+    end.
+
+add(Id, Pid, Reference, #state{handlers = Handlers, flows = Flows} = State) ->
+    Flow =
+        case Flows of
+            #{Pid := Known} -> Known;
+            _ -> #flow{monitor = monitor(process, Pid)}
+        end,
+    Ids = (Flow#flow.ids)#{Id => Reference},
+    State#state{
+        handlers = Handlers#{Id => Pid},
+        flows = Flows#{Pid => Flow#flow{ids = Ids}}
+    }.
+
+%% Forgets the handler of an id, and what is held back of its events.
+forget(Id, #state{handlers = Handlers, flows = Flows} = State) ->
+    case Handlers of
+        #{Id := Pid} ->
+            #{Pid := Flow} = Flows,
+            {Dropped, Held} = drop(Id, Flow#flow.held),
+            dispatched(Dropped, State),
+            Ids = maps:remove(Id, Flow#flow.ids),
+            State#state{
+                handlers = maps:remove(Id, Handlers),
+                flows = keep(Pid, Flow#flow{ids = Ids, held = Held}, Flows)
+            };
+        _ ->
+            State
+    end.
+
+keep(Pid, #flow{ids = Ids, monitor = Monitor}, Flows) when map_size(Ids) =:= 0 ->
+    demonitor(Monitor, [flush]),
+    maps:remove(Pid, Flows);
+keep(Pid, Flow, Flows) ->
+    Flows#{Pid => Flow}.
+
+drop(_Id, open) ->
+    {0, open};
+drop(Id, Held) ->
+    Kept = queue:filter(fun({HeldId, _Message}) -> HeldId =/= Id end, Held),
+    {queue:len(Held) - queue:len(Kept), Kept}.
+
+deliver(Messages, State) ->
+    {Sent, Flows} = lists:foldl(fun deliver_one/2, {0, State#state.flows}, Messages),
+    dispatched(Sent, State),
+    State#state{flows = Flows}.
+
+deliver_one({Pid, Id, Message}, {Sent, Flows}) ->
+    case Flows of
+        #{Pid := #flow{held = open, sent = N} = Flow} when N < ?WINDOW ->
+            Pid ! Message,
+            {Sent + 1, Flows#{Pid := Flow#flow{sent = N + 1}}};
+        #{Pid := #flow{held = open} = Flow} ->
+            look_at(Pid),
+            {Sent, Flows#{Pid := Flow#flow{held = queue:from_list([{Id, Message}])}}};
+        #{Pid := #flow{held = Held} = Flow} ->
+            {Sent, Flows#{Pid := Flow#flow{held = queue:in({Id, Message}, Held)}}};
+        _ ->
+            {Sent + 1, Flows}
+    end.
+
+%% The handler's mailbox got short: what was held goes to it, up to a window.
+release(Pid, #state{flows = Flows} = State) ->
+    case Flows of
+        #{Pid := #flow{held = Held} = Flow} when Held =/= open ->
+            Messages = [{Pid, Id, Message} || {Id, Message} <- queue:to_list(Held)],
+            Opened = Flows#{Pid := Flow#flow{held = open, sent = 0}},
+            deliver(Messages, State#state{flows = Opened});
+        _ ->
+            State
+    end.
+
+%% Asking a process for its mailbox waits for that process, so another one asks.
+look_at(Pid) ->
+    Server = self(),
+    _ = spawn_link(fun() -> look(Server, Pid) end),
+    ok.
+
+look(Server, Pid) ->
+    case process_info(Pid, message_queue_len) of
+        {message_queue_len, Length} when Length > ?WINDOW ->
+            timer:sleep(?LOOK_INTERVAL),
+            look(Server, Pid);
+        _ ->
+            Server ! {caught_up, Pid}
+    end.
+
+dispatched(0, _State) ->
+    ok;
+dispatched(Count, #state{loop = Loop}) ->
+    _ = tokamak_nif:loop_dispatched(Loop, Count),
+    ok.

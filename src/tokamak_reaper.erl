@@ -1,0 +1,35 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Starts the native services, and closes the selected descriptors of dead owners: deselecting is
+%% for scheduler threads, so the native janitor hands them over to this process.
+%% @private
+-module(tokamak_reaper).
+-behaviour(gen_server).
+
+-export([start_link/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-spec start_link() -> gen_server:start_ret().
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @private
+init([]) ->
+    case tokamak_nif:start() of
+        ok -> {ok, #{}};
+        {error, Reason} -> {stop, Reason}
+    end.
+
+%% @private
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown}, State}.
+
+%% @private
+handle_cast(_Request, State) ->
+    {noreply, State}.
+
+%% @private
+handle_info({select, Fd}, State) ->
+    _ = tokamak_nif:fd_reap(Fd),
+    {noreply, State};
+handle_info(_Message, State) ->
+    {noreply, State}.
