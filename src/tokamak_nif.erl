@@ -7,7 +7,7 @@
 %% @private
 -module(tokamak_nif).
 
--export([abi_version/0, start/0, stop/0, counts/0]).
+-export([abi_version/0, start/0, stop/0, counts/0, table/0]).
 -export([id_next/0, id_reserve/1]).
 -export([
     fd_open/2,
@@ -79,6 +79,10 @@ stop() -> ?STUB.
 %% @doc Counts what the library holds.
 -spec counts() -> #{loops := non_neg_integer(), fds := non_neg_integer(), owners := non_neg_integer()}.
 counts() -> ?STUB.
+
+%% @doc The term through which other libraries fetch the C table, see include/tokamak.h.
+-spec table() -> reference().
+table() -> ?STUB.
 
 -spec id_next() -> pos_integer().
 id_next() -> ?STUB.

@@ -15,6 +15,7 @@ mod library;
 mod loop_nifs;
 mod payload;
 mod select;
+mod table;
 mod transfer;
 mod watch;
 

@@ -71,11 +71,9 @@ impl Services {
 pub fn reap(fd: &Fd) {
     if let Some(services) = services() {
         let reaper = *services.reaper.lock();
-        Sender::Thread.send(&reaper, |env| {
-            match select::selected_handle(env, fd) {
-                Some(handle) => (atoms::select(), handle).encode(env),
-                None => atoms::closed().encode(env),
-            }
+        Sender::Thread.send(&reaper, |env| match select::selected_handle(env, fd) {
+            Some(handle) => (atoms::select(), handle).encode(env),
+            None => atoms::closed().encode(env),
         });
     }
 }

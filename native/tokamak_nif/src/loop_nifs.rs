@@ -23,6 +23,13 @@ pub struct LoopResource(Arc<EventLoop>);
 #[rustler::resource_impl]
 impl Resource for LoopResource {}
 
+impl LoopResource {
+    /// The loop.
+    pub fn event_loop(&self) -> Arc<EventLoop> {
+        Arc::clone(&self.0)
+    }
+}
+
 fn error<'a>(env: Env<'a>, reason: Atom) -> Term<'a> {
     (atoms::error(), reason).encode(env)
 }

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The C table of tokamak: how a foreign runtime (C, Python, another NIF library) takes callback ids and
+ * pushes events into event loops from threads of its own.
+ *
+ * Fetch the table once, in a NIF call, with the term that tokamak_nif:table/0 returns:
+ *
+ *     tokamak_table_request request = {TOKAMAK_TABLE_VERSION, NULL};
+ *     int failed = enif_dynamic_resource_call(env, enif_make_atom(env, "tokamak_nif"),
+ *                                             enif_make_atom(env, "tokamak_table"), term, &request);
+ *     if (failed || request.table == NULL) ... another term, or another version ...
+ *
+ * The table stays valid for as long as the VM lives. A function that was added later is there if
+ * table->size reaches beyond it.
+ */
+#ifndef TOKAMAK_H
+#define TOKAMAK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "erl_nif.h"
+
+#define TOKAMAK_TABLE_VERSION 1
+
+/* What functions return. */
+enum tokamak_status {
+    TOKAMAK_OK = 0,
+    TOKAMAK_OVERLOADED = 1,   /* the loop's max_queue events wait to be delivered */
+    TOKAMAK_CLOSED = 2,       /* the loop has ended */
+    TOKAMAK_BAD_ARGUMENT = 3, /* an id, type or payload that cannot be */
+    TOKAMAK_FAILED = 4        /* the library failed; nothing was done */
+};
+
+/* Event types; their codes never change. */
+enum tokamak_event_type {
+    TOKAMAK_READ = 1,
+    TOKAMAK_WRITE = 2,
+    TOKAMAK_TIMER = 3,
+    TOKAMAK_CALL_RESULT = 10,
+    TOKAMAK_CALL_ERROR = 11,
+    TOKAMAK_ASYNC_RESULT = 12,
+    TOKAMAK_ASYNC_ERROR = 13,
+    TOKAMAK_SUBPROCESS_EXIT = 20,
+    TOKAMAK_SUBPROCESS_STDOUT = 21,
+    TOKAMAK_SUBPROCESS_STDERR = 22,
+    TOKAMAK_SOCKET_DATA = 30,
+    TOKAMAK_SOCKET_CLOSED = 31,
+    TOKAMAK_SOCKET_ERROR = 32,
+    TOKAMAK_USER = 40
+};
+
+/* The Data of an event. */
+enum tokamak_payload_kind {
+    TOKAMAK_PAYLOAD_UNDEFINED = 0, /* the atom undefined */
+    TOKAMAK_PAYLOAD_INTEGER = 1,
+    TOKAMAK_PAYLOAD_BYTES = 2 /* a binary; the bytes are copied */
+};
+
+typedef struct {
+    uint32_t kind;
+    int64_t integer;
+    const uint8_t *bytes;
+    size_t length;
+} tokamak_payload;
+
+/* A reference to an event loop: it keeps the loop's memory, not the loop, alive. */
+typedef struct tokamak_loop tokamak_loop;
+
+typedef struct {
+    uint32_t version;
+    uint32_t size;
+
+    /* Reserves count callback ids: the first one, or 0 when there are not so many left. Any thread. */
+    uint64_t (*id_reserve)(uint64_t count);
+
+    /* Takes a reference to the loop that a term of the running NIF call stands for, or NULL. */
+    tokamak_loop *(*loop_retain)(ErlNifEnv *env, ERL_NIF_TERM term);
+
+    /* Gives a reference back. Any thread. */
+    void (*loop_release)(tokamak_loop *loop);
+
+    /*
+     * Pushes an event. 0 as time-out: at once or not at all; otherwise waits so long for room. From
+     * threads that are not the VM's only; a NIF uses tokamak_loop:post/4.
+     */
+    int32_t (*loop_push)(tokamak_loop *loop, uint64_t callback_id, uint32_t event_type,
+                         const tokamak_payload *payload, uint64_t timeout_milliseconds);
+} tokamak_table;
+
+typedef struct {
+    uint32_t version;           /* in: TOKAMAK_TABLE_VERSION */
+    const tokamak_table *table; /* out: NULL when the library has another version */
+} tokamak_table_request;
+
+#endif

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The C table that this library hands out, see `tokamak::table` and `include/tokamak.h`.
+
+use crate::event_loop::EventLoop;
+use crate::loop_nifs::LoopResource;
+use crate::payload::{Event, Payload};
+use rustler::sys::{ErlNifEnv, ErlNifTerm};
+use rustler::{Encoder, Env, Resource, ResourceArc, Term};
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+use tokamak::environment::Sender;
+use tokamak::table::{CPayload, CPayloadKind, Status, TABLE_VERSION, Table, TableRequest};
+use tokamak_core::event::EventType;
+use tokamak_core::event_id::{CALLBACK_IDS, MAX_ID};
+use tokamak_core::queue::Refused;
+
+static TABLE: Table = Table {
+    version: TABLE_VERSION,
+    size: size_of::<Table>() as u32,
+    id_reserve,
+    loop_retain,
+    loop_release,
+    loop_push,
+};
+
+/// The resource whose dynamic call gives the table.
+struct TableResource;
+
+#[rustler::resource_impl(name = "tokamak_table")]
+impl Resource for TableResource {
+    const IMPLEMENTS_DYNCALL: bool = true;
+
+    unsafe fn dyncall<'a>(&'a self, _env: Env<'a>, call_data: *mut rustler::sys::c_void) {
+        // SAFETY: whoever calls a resource of this name passes a TableRequest.
+        if let Some(request) = unsafe { call_data.cast::<TableRequest>().as_mut() }
+            && request.version == TABLE_VERSION
+        {
+            request.table = &TABLE;
+        }
+    }
+}
+
+/// The term that other libraries fetch the table through.
+#[rustler::nif]
+fn table(env: Env) -> Term {
+    ResourceArc::new(TableResource).encode(env)
+}
+
+unsafe extern "C" fn id_reserve(count: u64) -> u64 {
+    if count == 0 {
+        return 0;
+    }
+    CALLBACK_IDS.reserve(count).unwrap_or(0)
+}
+
+unsafe extern "C" fn loop_retain(env: *mut ErlNifEnv, term: ErlNifTerm) -> *mut c_void {
+    let lifetime = ();
+    let retain = || {
+        // SAFETY: the caller passes the environment of its running NIF call, and a term of it.
+        let term = unsafe { Term::new(Env::new(&lifetime, env), term) };
+        let resource = term.decode::<ResourceArc<LoopResource>>().ok()?;
+        Some(resource.event_loop())
+    };
+    match catch_unwind(AssertUnwindSafe(retain)) {
+        Ok(Some(event_loop)) => Arc::into_raw(event_loop).cast_mut().cast(),
+        _ => std::ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn loop_release(event_loop: *mut c_void) {
+    if !event_loop.is_null() {
+        // SAFETY: the caller gives back, once, what loop_retain made by Arc::into_raw.
+        let event_loop = unsafe { Arc::from_raw(event_loop.cast::<EventLoop>().cast_const()) };
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(event_loop)));
+    }
+}
+
+unsafe extern "C" fn loop_push(
+    event_loop: *mut c_void,
+    callback_id: u64,
+    event_type: u32,
+    payload: *const CPayload,
+    timeout_milliseconds: u64,
+) -> i32 {
+    // SAFETY: the caller holds a reference from loop_retain, and its payload outlives the call.
+    let (event_loop, payload) = unsafe {
+        (
+            event_loop.cast::<EventLoop>().as_ref(),
+            payload.as_ref().and_then(|payload| to_payload(payload)),
+        )
+    };
+    let kind = u8::try_from(event_type).ok().and_then(EventType::from_code);
+    let (Some(event_loop), Some(payload), Some(kind), 1..=MAX_ID) =
+        (event_loop, payload, kind, callback_id)
+    else {
+        return Status::BadArgument as i32;
+    };
+    let event = Event {
+        callback_id,
+        kind,
+        payload,
+    };
+    let push = AssertUnwindSafe(|| push(event_loop, event, timeout_milliseconds));
+    catch_unwind(push).unwrap_or(Status::Failed) as i32
+}
+
+fn push(event_loop: &EventLoop, event: Event, timeout_milliseconds: u64) -> Status {
+    let result = if timeout_milliseconds == 0 {
+        event_loop.post(Sender::Thread, event)
+    } else {
+        event_loop.post_timeout(event, Duration::from_millis(timeout_milliseconds))
+    };
+    match result {
+        Ok(()) => Status::Ok,
+        Err(Refused::Overloaded(_)) => Status::Overloaded,
+        Err(Refused::Closed(_)) => Status::Closed,
+    }
+}
+
+/// Copies the data of an event.
+///
+/// # Safety
+/// The bytes of a binary have to be readable.
+unsafe fn to_payload(payload: &CPayload) -> Option<Payload> {
+    const UNDEFINED: u32 = CPayloadKind::Undefined as u32;
+    const INTEGER: u32 = CPayloadKind::Integer as u32;
+    const BYTES: u32 = CPayloadKind::Bytes as u32;
+    match payload.kind {
+        UNDEFINED => Some(Payload::Atom(crate::atoms::undefined())),
+        INTEGER => Some(Payload::Integer(payload.integer)),
+        BYTES if payload.length == 0 => Some(Payload::Bytes(Box::default())),
+        BYTES if payload.bytes.is_null() => None,
+        BYTES => {
+            // SAFETY: the caller says that these bytes can be read.
+            let bytes = unsafe { std::slice::from_raw_parts(payload.bytes, payload.length) };
+            Some(Payload::Bytes(bytes.into()))
+        }
+        _ => None,
+    }
+}
