@@ -1,10 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Baselines and test producers for `test/` and `test/bench`.
+//!
+//! Baselines are what the author of a NIF would write by hand, as well as it can be done: they do
+//! not use tokamak. Producers reach tokamak as any other library does, through its C table.
+
+mod gate;
+mod message;
+mod pipes;
+mod producers;
+mod select;
+mod stamps;
+mod usage;
+
+mod atoms {
+    rustler::atoms! { again, badarg, closed, error, failed, ok, user, undefined }
+}
 
 /// Does nothing: the cost of a NIF call.
 #[rustler::nif]
-fn noop() -> rustler::types::atom::Atom {
-    rustler::types::atom::ok()
+fn noop() -> rustler::Atom {
+    atoms::ok()
 }
 
-rustler::init!("tokamak_bench_nif");
+fn load(env: rustler::Env, _load_info: rustler::Term) -> bool {
+    select::open_resource_type(env)
+}
+
+rustler::init!("tokamak_bench_nif", load = load);
