@@ -11,6 +11,7 @@ pub mod queue;
 pub mod reactor;
 pub mod readiness;
 mod sync;
+pub mod task_state;
 pub mod timer_wheel;
 pub mod timers;
 pub mod wake_flag;
