@@ -6,6 +6,7 @@
 
 pub mod event;
 pub mod event_id;
+pub mod limiter;
 pub mod queue;
 #[cfg(target_os = "linux")]
 pub mod reactor;
