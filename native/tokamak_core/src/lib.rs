@@ -7,6 +7,8 @@
 pub mod event;
 pub mod event_id;
 pub mod limiter;
+pub mod panic;
+pub mod pool;
 pub mod queue;
 #[cfg(target_os = "linux")]
 pub mod reactor;
