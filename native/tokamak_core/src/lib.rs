@@ -6,6 +6,9 @@
 
 pub mod event;
 pub mod event_id;
+pub mod limiter;
+pub mod panic;
+pub mod pool;
 pub mod queue;
 #[cfg(target_os = "linux")]
 pub mod reactor;
