@@ -15,8 +15,9 @@
 
 %% How many events a handler is sent before its mailbox is looked at, and how long that may be.
 -define(WINDOW, 1024).
-%% How often a handler that lags is looked at, in milliseconds.
--define(LOOK_INTERVAL, 10).
+%% How soon a handler that lags is looked at again, in milliseconds; each time twice as long, up to the limit.
+-define(FIRST_LOOK, 5).
+-define(LAST_LOOK, 1000).
 
 -record(flow, {
     monitor :: reference(),
@@ -186,14 +187,14 @@ release(Pid, #state{flows = Flows} = State) ->
 %% Asking a process for its mailbox waits for that process, so another one asks.
 look_at(Pid) ->
     Server = self(),
-    _ = spawn_link(fun() -> look(Server, Pid) end),
+    _ = spawn_link(fun() -> look(Server, Pid, ?FIRST_LOOK) end),
     ok.
 
-look(Server, Pid) ->
+look(Server, Pid, Interval) ->
     case process_info(Pid, message_queue_len) of
         {message_queue_len, Length} when Length > ?WINDOW ->
-            timer:sleep(?LOOK_INTERVAL),
-            look(Server, Pid);
+            timer:sleep(Interval),
+            look(Server, Pid, min(2 * Interval, ?LAST_LOOK));
         _ ->
             Server ! {caught_up, Pid}
     end.

@@ -104,6 +104,11 @@ impl Readiness {
         matches!(self.phase, Phase::Reported(_))
     }
 
+    /// Whether somebody watches the direction for this callback id.
+    pub fn is_watched_for(&self, callback_id: u64) -> bool {
+        self.is_watched() && self.callback_id == callback_id
+    }
+
     /// The callback id of the watch.
     pub fn callback_id(&self) -> u64 {
         self.callback_id
@@ -151,6 +156,23 @@ impl Readiness {
     pub fn after_transfer(&mut self, drained: bool) -> bool {
         self.drained = drained;
         self.phase == Phase::Reported(Consumer::Reader)
+    }
+
+    /// [`come_back`](Self::come_back) of one kind of consumer: what another one was told is not its.
+    pub fn come_back_of(&mut self, consumer: Consumer) -> ComeBack {
+        match self.phase {
+            Phase::Reported(told) if told == consumer => self.come_back(),
+            _ => ComeBack::Nothing,
+        }
+    }
+
+    /// What was reported is another kind of consumer's from now on. `false` when nothing was.
+    pub fn hand_over(&mut self, consumer: Consumer) -> bool {
+        let reported = self.is_reported();
+        if reported {
+            self.phase = Phase::Reported(consumer);
+        }
+        reported
     }
 
     /// The consumer comes back. After [`ComeBack::Arm`] the direction counts as armed.
@@ -284,6 +306,14 @@ mod tests {
         assert!(direction.watch(8), "a new watch has to be armed");
         assert_eq!(direction.take(generation, Consumer::Poller), None);
         assert_eq!(direction.edge(), Edge::Report);
+    }
+
+    #[test]
+    fn what_a_reader_was_told_is_not_a_pollers_until_it_is_handed_over() {
+        let mut direction = reported(Consumer::Reader);
+        assert_eq!(direction.come_back_of(Consumer::Poller), ComeBack::Nothing);
+        assert!(direction.hand_over(Consumer::Poller));
+        assert_eq!(direction.come_back_of(Consumer::Poller), ComeBack::Check);
     }
 
     #[test]

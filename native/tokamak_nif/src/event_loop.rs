@@ -234,8 +234,13 @@ impl EventLoop {
     /// Starts a timer.
     ///
     /// # Errors
-    /// [`NotStarted`], when there are too many, or the loop is closed.
+    /// [`NotStarted`], when there are too many, or as many events wait as may, or the loop is closed.
     pub fn start_timer(&self, delay: Duration, callback_id: u64) -> Result<u64, NotStarted> {
+        // Timers that fired are let into the queue whatever its bound: a loop that nobody consumes must
+        // not be given more.
+        if self.queue.is_full() {
+            return Err(NotStarted::Overloaded);
+        }
         self.timers.start(delay, callback_id)
     }
 
