@@ -4,9 +4,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::parse::{Parse, ParseStream};
-use syn::{
-    Error, FnArg, Ident, ItemFn, LitInt, LitStr, Pat, PatType, Result, ReturnType, Token, Type,
-};
+use syn::{Error, FnArg, Ident, ItemFn, LitInt, LitStr, PatType, Result, ReturnType, Token, Type};
 
 /// As many arguments as `tokamak` decodes.
 const MAX_ARITY: usize = 8;
@@ -101,16 +99,13 @@ impl Parameters {
             decoded: Vec::new(),
         };
         for (index, input) in function.sig.inputs.iter().enumerate() {
-            let FnArg::Typed(PatType { ty, pat, .. }) = input else {
+            let FnArg::Typed(PatType { ty, .. }) = input else {
                 return Err(Error::new_spanned(
                     input,
                     "an operation is a function, not a method",
                 ));
             };
-            let name = match pat.as_ref() {
-                Pat::Ident(pat) => format_ident!("argument_{}", pat.ident),
-                _ => format_ident!("argument_{index}"),
-            };
+            let name = format_ident!("argument_{index}");
             this.passed.push(name.clone());
             match last_segment(ty).as_deref() {
                 Some("Ctx") => this.ctx = Some(name),
