@@ -118,9 +118,10 @@ impl Task {
 
     /// Runs a future as this call, within the operation's bound.
     pub fn spawn(self: &Arc<Self>, entry: &'static Entry, future: ReplyFuture) {
-        let task = Arc::clone(self);
+        // Made here, not in the future: a runtime that stops may drop that before it ever ran.
+        let end = EndGuard(Arc::clone(self));
         let run = async move {
-            let end = EndGuard(Arc::clone(&task));
+            let end = end;
             let reply = run_limited(entry, future).await;
             end.0.end(reply);
         };
@@ -134,10 +135,10 @@ impl Task {
         entry: &'static Entry,
         run: Box<dyn FnOnce() -> Reply + Send>,
     ) {
-        let task = Arc::clone(self);
+        let end = EndGuard(Arc::clone(self));
         let blocking = async move {
-            let end = EndGuard(Arc::clone(&task));
-            let reply = run_blocking(&task.runtime, entry, run).await;
+            let end = end;
+            let reply = run_blocking(&end.0.runtime, entry, run).await;
             end.0.end(reply);
         };
         let abort = self.runtime.handle().spawn(blocking).abort_handle();
