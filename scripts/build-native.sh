@@ -64,6 +64,7 @@ case ${1:-shipped} in
         ;;
     bench)
         build_and_install tokamak_bench_nif _build/native/tokamak_bench_nif.so
+        build_and_install tokamak_test_engine _build/native/tokamak_test_engine.so
         ;;
     *)
         fail "usage: $0 [shipped | bench]"

@@ -8,6 +8,7 @@ use crate::gather::{self, Mode};
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
 use crate::reply::{Reason, encode_error};
 use crate::runtime::{self, Refusal, Runtime};
+use crate::stopwatch::Stopwatch;
 use crate::submit;
 use crate::table::Table;
 use crate::task::{ReplyTo, Task};
@@ -16,7 +17,7 @@ use rustler::types::ListIterator;
 use rustler::{Atom, Encoder, Env, Resource, ResourceArc, Term};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokamak_core::task_state::State;
 
 /// The most arguments an operation takes.
@@ -46,36 +47,25 @@ impl CallResource {
     }
 }
 
-/// The arguments of a call on the stack.
-pub(crate) struct Args<'a> {
-    terms: [Term<'a>; MAX_ARITY],
-    count: usize,
-}
-
-impl<'a> Args<'a> {
-    pub(crate) fn decode(list: Term<'a>, arity: usize) -> Result<Self, BadArgument> {
-        let wrong = || BadArgument {
-            index: 0,
-            expected: "a list of as many arguments as the operation takes",
-        };
-        let iterator: ListIterator = list.decode().map_err(|_| wrong())?;
-        let mut args = Self {
-            terms: [list; MAX_ARITY],
-            count: 0,
-        };
-        for term in iterator {
-            *args.terms.get_mut(args.count).ok_or_else(wrong)? = term;
-            args.count += 1;
-        }
-        if args.count == arity {
-            Ok(args)
-        } else {
-            Err(wrong())
-        }
+/// Decodes the list of a call's arguments into a buffer on the stack.
+pub(crate) fn decode_args<'a, 'b>(
+    list: Term<'a>,
+    arity: usize,
+    buffer: &'b mut [Term<'a>; MAX_ARITY],
+) -> Result<&'b [Term<'a>], BadArgument> {
+    let wrong = || BadArgument {
+        index: 0,
+        expected: "a list of as many arguments as the operation takes",
+    };
+    let iterator: ListIterator = list.decode().map_err(|_| wrong())?;
+    let mut count = 0;
+    for term in iterator {
+        *buffer.get_mut(count).ok_or_else(wrong)? = term;
+        count += 1;
     }
-
-    pub(crate) fn as_slice(&self) -> &[Term<'a>] {
-        &self.terms[..self.count]
+    match count == arity {
+        true => Ok(&buffer[..count]),
+        false => Err(wrong()),
     }
 }
 
@@ -141,12 +131,13 @@ pub(crate) fn start<'a>(
     args: Term<'a>,
     ctx: &LazyCtx,
 ) -> Result<Started, BadArgument> {
-    let args = Args::decode(args, entry.operation.arity)?;
+    let mut buffer = [args; MAX_ARITY];
+    let args = decode_args(args, entry.operation.arity, &mut buffer)?;
     start_call(
         entry,
         &Call {
             env,
-            args: args.as_slice(),
+            args,
             ctx,
             output: None,
             inbox: 0,
@@ -182,18 +173,19 @@ fn poll_eagerly<'a>(
     let Some(eager) = entry.operation.eager else {
         return Ok(None);
     };
-    let args = Args::decode(args, entry.operation.arity)?;
+    let mut buffer = [args; MAX_ARITY];
+    let args = decode_args(args, entry.operation.arity, &mut buffer)?;
     let call = Call {
         env,
-        args: args.as_slice(),
+        args,
         ctx,
         output: None,
         inbox: 0,
     };
     let _entered = runtime.handle().enter();
-    let started = Instant::now();
+    let watch = Stopwatch::start();
     let polled = catch_unwind(AssertUnwindSafe(|| eager(&call)));
-    if started.elapsed() > SLOW_POLL {
+    if watch.elapsed() > SLOW_POLL {
         runtime::count_slow_poll(entry.operation.name);
     }
     match polled {
@@ -216,9 +208,20 @@ fn try_call<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Result<Term<'a>, No
     if entry.operation.kind != Kind::Eager {
         return Ok(atoms::use_reference().encode(env));
     }
-    let runtime = running()?;
+    runtime::with_current(|runtime| match runtime {
+        Some(runtime) => call_eagerly(env, runtime, entry, args),
+        None => Err(NotMade::Refused(Refusal::Shutdown)),
+    })
+}
+
+fn call_eagerly<'a>(
+    env: Env<'a>,
+    runtime: &Arc<Runtime>,
+    entry: &'static Entry,
+    args: Term<'a>,
+) -> Result<Term<'a>, NotMade> {
     let ctx = LazyCtx::detached();
-    match poll_eagerly(env, &runtime, entry, args, &ctx)? {
+    match poll_eagerly(env, runtime, entry, args, &ctx)? {
         Some(Eager::Ready(end)) => Ok(end),
         Some(Eager::Pending(future)) => {
             let admission = runtime.admit(1)?;

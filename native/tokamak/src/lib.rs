@@ -15,6 +15,7 @@ pub mod operation;
 pub mod owners;
 pub mod reply;
 pub mod runtime;
+mod stopwatch;
 pub mod stream;
 #[doc(hidden)]
 pub mod stream_calls;

@@ -201,23 +201,47 @@ fn check(options: &Options, function: &ItemFn) -> Result<()> {
     Ok(())
 }
 
-/// What turns the function's value into a reply.
-fn reply(output: &ReturnType) -> TokenStream {
-    let of_result = match output {
-        ReturnType::Default => false,
-        ReturnType::Type(_, ty) => last_segment(ty).as_deref() == Some("Result"),
-    };
-    match (output, of_result) {
-        (ReturnType::Default, _) => quote! { ::tokamak::reply::of_unit },
-        (_, true) => quote! { ::tokamak::reply::of_result },
-        (_, false) => quote! { ::tokamak::reply::of_value },
+/// What a function returns.
+enum Output {
+    Unit,
+    Value,
+    Result,
+}
+
+impl Output {
+    fn of(output: &ReturnType) -> Self {
+        match output {
+            ReturnType::Default => Self::Unit,
+            ReturnType::Type(_, ty) if last_segment(ty).as_deref() == Some("Result") => {
+                Self::Result
+            }
+            ReturnType::Type(..) => Self::Value,
+        }
+    }
+
+    /// What turns the function's value into a reply.
+    fn reply(&self) -> TokenStream {
+        match self {
+            Self::Unit => quote! { ::tokamak::reply::of_unit },
+            Self::Value => quote! { ::tokamak::reply::of_value },
+            Self::Result => quote! { ::tokamak::reply::of_result },
+        }
+    }
+
+    /// What turns the function's value into a term at once.
+    fn encode(&self) -> TokenStream {
+        match self {
+            Self::Unit => quote! { ::tokamak::reply::encode_unit },
+            Self::Value => quote! { ::tokamak::reply::encode_ok },
+            Self::Result => quote! { ::tokamak::reply::encode_result },
+        }
     }
 }
 
 fn start(kind: Kind, function: &ItemFn, parameters: &Parameters) -> Result<TokenStream> {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let reply = reply(&function.sig.output);
+    let reply = Output::of(&function.sig.output).reply();
     let started = match kind {
         Kind::Async | Kind::Eager => quote! {
             ::tokamak::operation::Started::Future(::std::boxed::Box::pin(async move {
@@ -277,7 +301,8 @@ fn duplex(function: &ItemFn, parameters: &Parameters, reply: &TokenStream) -> Re
 fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let reply = reply(&function.sig.output);
+    let output = Output::of(&function.sig.output);
+    let (encode, reply) = (output.encode(), output.reply());
     quote! {{
         fn poll_operation<'a>(
             call: &::tokamak::operation::Call<'a, '_>,
@@ -287,7 +312,9 @@ fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
         > {
             #prepare
             let future = #name(#(#passed),*);
-            ::std::result::Result::Ok(::tokamak::operation::poll_once(call.env, future, #reply))
+            ::std::result::Result::Ok(
+                ::tokamak::operation::poll_once(call.env, future, #encode, #reply)
+            )
         }
         ::std::option::Option::Some(poll_operation)
     }}
