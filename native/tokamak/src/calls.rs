@@ -2,6 +2,7 @@
 //! The NIFs of calls, as functions: `tokamak::nif!` makes NIFs of them in the library that uses it.
 
 use crate::atoms;
+use crate::batch::Part;
 use crate::context::LazyCtx;
 use crate::environment::{SavedTerm, Sender};
 use crate::gather::{self, Mode};
@@ -437,16 +438,12 @@ pub fn gather<'a>(
         }
     }
     let gathered = gather::gather(runtime, parts, max_concurrency, mode);
-    task.spawn(gather_entry(), Box::pin(gathered));
+    task.spawn(batch_entry(), Box::pin(gathered));
     CallResource::new(env, Some(task)).encode(env)
 }
 
 /// A part that fails by what it names, not by its arguments, is a failure of the gather's.
-fn failed_part(
-    not: NotMade,
-    name: Atom,
-    index: usize,
-) -> Result<gather::Part, (usize, BadArgument)> {
+fn failed_part(not: NotMade, name: Atom, index: usize) -> Result<Part, (usize, BadArgument)> {
     let reason = match not {
         NotMade::BadArgument(wrong) => return Err((index + 1, wrong)),
         NotMade::Unknown(_) => Reason::UnknownOperation(name),
@@ -454,13 +451,13 @@ fn failed_part(
         NotMade::Refused(_) | NotMade::Closed => Reason::Shutdown,
     };
     let failed: ReplyFuture = Box::pin(async move { Err(reason) });
-    Ok((gather_entry(), Started::Future(failed)))
+    Ok((batch_entry(), Started::Future(failed)))
 }
 
-/// What a gather runs as: it has no bound of its own.
-fn gather_entry() -> &'static Entry {
+/// What a batch of calls runs as: it has no bound of its own.
+pub(crate) fn batch_entry() -> &'static Entry {
     static OPERATION: operation::Operation = operation::Operation {
-        name: "gather",
+        name: "batch",
         arity: 0,
         kind: Kind::Async,
         limit: 0,

@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod atoms;
+mod batch;
 pub mod bytes;
 #[doc(hidden)]
 pub mod calls;

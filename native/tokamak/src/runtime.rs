@@ -52,7 +52,7 @@ static SLOW_POLL_NAMES: Mutex<Option<HashMap<&'static str, u64>>> = Mutex::new(N
 /// Places among the calls in flight; given back when dropped.
 pub struct Admission {
     runtime: Arc<Runtime>,
-    _places: OwnedSemaphorePermit,
+    places: OwnedSemaphorePermit,
 }
 
 /// Why a call is not taken in.
@@ -158,7 +158,7 @@ impl Runtime {
     fn admission(self: &Arc<Self>, places: OwnedSemaphorePermit) -> Admission {
         Admission {
             runtime: Arc::clone(self),
-            _places: places,
+            places,
         }
     }
 
@@ -200,6 +200,12 @@ impl Admission {
     /// The runtime that took the call in.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
+    }
+
+    /// Takes one place of these out; `None` when none is left.
+    pub fn split_one(&mut self) -> Option<Self> {
+        let places = self.places.split(1)?;
+        Some(self.runtime.admission(places))
     }
 }
 

@@ -25,7 +25,7 @@ pub enum ReplyTo {
     Reference(SavedTerm),
     /// Its caller, under the handle of the call.
     Handle(ResourceArc<CallResource>),
-    /// The loop it was submitted to.
+    /// The loop it was submitted to; its results are pushed there one by one.
     Loop(LoopSink),
     /// The buffer of a stream.
     Stream(Arc<Buffer>),
@@ -181,7 +181,7 @@ impl Task {
             Some(ReplyTo::Handle(handle)) => {
                 send_end(&self.caller, &reply, |env| handle.encode(env));
             }
-            Some(ReplyTo::Loop(sink)) => sink.end(reply),
+            Some(ReplyTo::Loop(sink)) => sink.untie(),
             Some(ReplyTo::Stream(buffer)) => buffer.end(reply),
             Some(ReplyTo::Nobody) | None => {}
         }
@@ -219,7 +219,7 @@ impl Task {
                 abort.abort();
             }
             match reply_to {
-                Some(ReplyTo::Loop(sink)) => sink.cancelled(),
+                Some(ReplyTo::Loop(sink)) => sink.untie(),
                 Some(ReplyTo::Stream(buffer)) => buffer.close(),
                 _ => {}
             }
