@@ -66,7 +66,7 @@ call(Op, Args, Options) ->
 continue(Engine, Name, Args, use_reference, Timeout) ->
     Ref = make_ref(),
     case Engine:op_call_with(Name, Args, Ref) of
-        Handle when is_reference(Handle) -> wait(Engine, Handle, Ref, Timeout);
+        Key when is_integer(Key) -> wait(Engine, Key, Ref, Timeout);
         Other -> continue(Engine, Name, Args, Other, Timeout)
     end;
 continue(Engine, _Name, _Args, {pending, Handle}, Timeout) ->
@@ -78,11 +78,11 @@ continue(Engine, Name, Args, {badarg, _, _} = Badarg, _Timeout) ->
 continue(_Engine, _Name, _Args, End, _Timeout) ->
     End.
 
-wait(Engine, Handle, Ref, Timeout) ->
+wait(Engine, Call, Ref, Timeout) ->
     receive
         {tokamak, Ref, End} -> End
     after Timeout ->
-        case Engine:op_cancel(Handle) of
+        case Engine:op_cancel(Call) of
             cancelled ->
                 {error, timeout};
             _SendingOrSent ->

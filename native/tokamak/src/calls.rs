@@ -7,6 +7,7 @@ use crate::context::LazyCtx;
 use crate::environment::{SavedTerm, Sender};
 use crate::gather::{self, Mode};
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
+use crate::owners;
 use crate::reply::{Reason, encode_error};
 use crate::runtime::{self, Refusal, Runtime};
 use crate::stopwatch::Stopwatch;
@@ -249,7 +250,7 @@ pub fn resume<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'
     atoms::ok().encode(env)
 }
 
-/// Starts an operation whose end comes under `reference`: its handle, for a cancel.
+/// Starts an operation whose end comes under `reference`: its key, for a cancel.
 pub fn call_with<'a>(env: Env<'a>, name: Atom, args: Term<'a>, reference: Term<'a>) -> Term<'a> {
     if !reference.is_ref() {
         return atoms::badarg().encode(env);
@@ -269,8 +270,9 @@ fn try_call_with<'a>(
     let task = Task::new(env, env.pid(), true, admission, reply_to);
     match start(env, entry, args, &LazyCtx::of(&task)) {
         Ok(started) => {
+            let key = task.key();
             launch(&task, entry, started);
-            Ok(CallResource::new(env, Some(task)).encode(env))
+            Ok(key.encode(env))
         }
         Err(wrong) => {
             task.end_here();
@@ -376,9 +378,16 @@ pub fn state<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
     with_call(env, handle, |task| task.state())
 }
 
-/// Cancels a call; where it stands then.
-pub fn cancel<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
-    with_call(env, handle, |task| task.cancel())
+/// Cancels a call, by its handle or its key; where it stands then.
+pub fn cancel<'a>(env: Env<'a>, call: Term<'a>) -> Term<'a> {
+    match call.decode::<u64>() {
+        // A call that is not known any more has sent its end.
+        Ok(key) => encode_state(
+            env,
+            owners::cancel_call(&env.pid(), key).unwrap_or(State::Sent),
+        ),
+        Err(_) => with_call(env, call, |task| task.cancel()),
+    }
 }
 
 fn with_call<'a>(env: Env<'a>, handle: Term<'a>, ask: impl FnOnce(&Task) -> State) -> Term<'a> {
@@ -389,7 +398,10 @@ fn with_call<'a>(env: Env<'a>, handle: Term<'a>, ask: impl FnOnce(&Task) -> Stat
         return atoms::not_owner().encode(env);
     }
     // A call without a task had its end sent by the NIF call that made it.
-    let state = handle.task.as_deref().map_or(State::Sent, ask);
+    encode_state(env, handle.task.as_deref().map_or(State::Sent, ask))
+}
+
+fn encode_state(env: Env, state: State) -> Term {
     match state {
         State::Running => atoms::running(),
         State::Sending => atoms::sending(),
@@ -439,7 +451,7 @@ pub fn gather<'a>(
     }
     let gathered = gather::gather(runtime, parts, max_concurrency, mode);
     task.spawn(batch_entry(), Box::pin(gathered));
-    CallResource::new(env, Some(task)).encode(env)
+    task.key().encode(env)
 }
 
 /// A part that fails by what it names, not by its arguments, is a failure of the gather's.

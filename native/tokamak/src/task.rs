@@ -5,7 +5,7 @@ use crate::atoms;
 use crate::calls::CallResource;
 use crate::environment::{SavedTerm, Sender, on_scheduler};
 use crate::operation::{Entry, ReplyFuture};
-use crate::owners::{self, Possession};
+use crate::owners::{self, Owner, Possession};
 use crate::reply::{Reason, Reply, encode_reply};
 use crate::runtime::{Admission, Runtime};
 use crate::stream::Buffer;
@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustler::{Encoder, Env, LocalPid, ResourceArc, Term};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use tokamak_core::task_state::{State, TaskState};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -38,7 +38,8 @@ pub struct Task {
     key: u64,
     state: TaskState,
     caller: LocalPid,
-    owned: bool,
+    /// Whose death cancels it; set once, before anybody else sees the task.
+    owner: OnceLock<Arc<Owner>>,
     runtime: Arc<Runtime>,
     /// Taken at the end.
     live: Mutex<Live>,
@@ -66,7 +67,7 @@ impl Task {
             key: owners::next_key(),
             state: TaskState::new(),
             caller,
-            owned,
+            owner: OnceLock::new(),
             runtime,
             live: Mutex::new(Live {
                 reply_to: Some(reply_to),
@@ -79,7 +80,9 @@ impl Task {
         if owned {
             let possession: Weak<Self> = Arc::downgrade(&task);
             // The caller lives, as this is its call.
-            owners::own(env, &caller, task.key, possession);
+            if let Some(owner) = owners::hold(env, &caller, task.key, possession) {
+                let _ = task.owner.set(owner);
+            }
         } else {
             task.runtime.tasks().insert(task.key, Arc::downgrade(&task));
         }
@@ -195,10 +198,9 @@ impl Task {
         let admission = live.admission.take();
         let reply_to = live.reply_to.take();
         drop(live);
-        if self.owned {
-            owners::disown(&self.caller, self.key);
-        } else {
-            self.runtime.tasks().remove(self.key);
+        match self.owner.get() {
+            Some(owner) => owner.release(self.key),
+            None => self.runtime.tasks().remove(self.key),
         }
         drop((abort, admission));
         reply_to
@@ -261,6 +263,10 @@ impl Possession for Task {
 
     fn library_stops(&self) {
         self.shut_down();
+    }
+
+    fn cancel_call(&self) -> Option<State> {
+        Some(self.cancel())
     }
 }
 

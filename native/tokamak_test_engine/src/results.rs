@@ -13,7 +13,7 @@ struct Row {
 }
 
 #[derive(NifStruct)]
-#[module = "Elixir.Point"]
+#[module = "Point"]
 struct Point {
     x: f64,
     y: f64,
