@@ -248,7 +248,7 @@ flush_ready(Loop) ->
     case process_info(self(), message_queue_len) of
         {message_queue_len, Length} when Length > 0, Length =< ?LONGEST_FLUSHED_MAILBOX ->
             receive
-                {tokamak, Loop, ready} -> ok
+                {tokamak, Loop, ready} -> flush_ready(Loop)
             after 0 -> ok
             end;
         _ ->

@@ -63,8 +63,10 @@ handle_call({register, Id, Pid}, _From, State) ->
     Reference = make_ref(),
     case tokamak_nif:loop_register(State#state.loop, Id, Pid, Reference) of
         ok ->
-            State1 = add(Id, Pid, Reference, forget(Id, State)),
-            {reply, Reference, State1, {continue, dispatch}};
+            {Held, State1} = take_held(Id, State),
+            State2 = add(Id, Pid, Reference, forget(Id, State1)),
+            Messages = [{Pid, Id, setelement(2, Message, Reference)} || Message <- Held],
+            {reply, Reference, deliver(Messages, State2), {continue, dispatch}};
         {error, closed} = Error ->
             {stop, normal, Error, State}
     end;
@@ -126,13 +128,24 @@ add(Id, Pid, Reference, #state{handlers = Handlers, flows = Flows} = State) ->
         flows = Flows#{Pid => Flow#flow{ids = Ids}}
     }.
 
+%% What was held back for the handler of an id is for the one that takes over.
+take_held(Id, #state{handlers = Handlers, flows = Flows} = State) ->
+    case Handlers of
+        #{Id := Pid} ->
+            #{Pid := #flow{held = Held} = Flow} = Flows,
+            {Taken, Kept} = split(Id, Held),
+            {Taken, State#state{flows = Flows#{Pid := Flow#flow{held = Kept}}}};
+        _ ->
+            {[], State}
+    end.
+
 %% Forgets the handler of an id, and what is held back of its events.
 forget(Id, #state{handlers = Handlers, flows = Flows} = State) ->
     case Handlers of
         #{Id := Pid} ->
             #{Pid := Flow} = Flows,
-            {Dropped, Held} = drop(Id, Flow#flow.held),
-            dispatched(Dropped, State),
+            {Dropped, Held} = split(Id, Flow#flow.held),
+            dispatched(length(Dropped), State),
             Ids = maps:remove(Id, Flow#flow.ids),
             State#state{
                 handlers = maps:remove(Id, Handlers),
@@ -148,11 +161,12 @@ keep(Pid, #flow{ids = Ids, monitor = Monitor}, Flows) when map_size(Ids) =:= 0 -
 keep(Pid, Flow, Flows) ->
     Flows#{Pid => Flow}.
 
-drop(_Id, open) ->
-    {0, open};
-drop(Id, Held) ->
-    Kept = queue:filter(fun({HeldId, _Message}) -> HeldId =/= Id end, Held),
-    {queue:len(Held) - queue:len(Kept), Kept}.
+split(_Id, open) ->
+    {[], open};
+split(Id, Held) ->
+    IsOfId = fun({HeldId, _Message}) -> HeldId =:= Id end,
+    {OfId, Others} = lists:partition(IsOfId, queue:to_list(Held)),
+    {[Message || {_Id, Message} <- OfId], queue:from_list(Others)}.
 
 deliver(Messages, State) ->
     {Sent, Flows} = lists:foldl(fun deliver_one/2, {0, State#state.flows}, Messages),
