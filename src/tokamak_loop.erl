@@ -246,7 +246,8 @@ drain(Loop, Max) ->
 %% An owner that drains without having received `ready' must not gather one for each drain.
 flush_ready(Loop) ->
     case process_info(self(), message_queue_len) of
-        {message_queue_len, Length} when Length > 0, Length =< ?LONGEST_FLUSHED_MAILBOX ->
+        %% Messages that have not been looked for are not counted: 0 does not mean none.
+        {message_queue_len, Length} when Length =< ?LONGEST_FLUSHED_MAILBOX ->
             receive
                 {tokamak, Loop, ready} -> flush_ready(Loop)
             after 0 -> ok
