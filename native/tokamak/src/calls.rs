@@ -454,6 +454,19 @@ pub fn gather<'a>(
     task.key().encode(env)
 }
 
+/// Whether the arguments of a call are good, without starting it: a call that fails by what it names has
+/// none that are wrong.
+pub fn check<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Term<'a> {
+    let wrong = callable(name).and_then(|entry| {
+        start(env, entry, args, &LazyCtx::detached())?;
+        Ok(())
+    });
+    match wrong {
+        Err(NotMade::BadArgument(wrong)) => wrong.encode(env),
+        _ => atoms::ok().encode(env),
+    }
+}
+
 /// A part that fails by what it names, not by its arguments, is a failure of the gather's.
 fn failed_part(not: NotMade, name: Atom, index: usize) -> Result<Part, (usize, BadArgument)> {
     let reason = match not {
