@@ -44,8 +44,10 @@ call(Name, Args) when is_atom(Name) ->
         {ok, _} = End -> End;
         Other -> continue(tokamak_nif, Name, Args, Other, ?CALL_TIMEOUT)
     end;
+call({Engine, Name}, Args) when is_atom(Engine), is_atom(Name) ->
+    call_engine(Engine, Name, Args, ?CALL_TIMEOUT);
 call(Op, Args) ->
-    call(Op, Args, #{}).
+    ?BADARG([Op, Args], [operation, arguments]).
 
 %% @doc Calls an operation and waits for its end, up to the option `timeout' (milliseconds, 5000). A call that
 %% times out is cancelled.
@@ -55,11 +57,15 @@ call(Op, Args) ->
 call(Op, Args, Options) ->
     case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?CALL_OPTIONS)} of
         {{Engine, Name}, ok} ->
-            Timeout = maps:get(timeout, Options, ?CALL_TIMEOUT),
-            First = tokamak_call:in_engine(Engine, Name, fun() -> Engine:op_call(Name, Args) end),
-            continue(Engine, Name, Args, First, Timeout);
+            call_engine(Engine, Name, Args, maps:get(timeout, Options, ?CALL_TIMEOUT));
         _ ->
             ?BADARG([Op, Args, Options], [operation, arguments, {options, ?CALL_OPTIONS}])
+    end.
+
+call_engine(Engine, Name, Args, Timeout) ->
+    case tokamak_call:ensure(Engine, Name) of
+        ok -> continue(Engine, Name, Args, Engine:op_call(Name, Args), Timeout);
+        {error, _} = Error -> Error
     end.
 
 %% What the first native call gave: an end, or what there is to wait for.
