@@ -52,7 +52,7 @@ what_is_no_operation_and_no_list_is_explained() ->
     [?assertMatch(#{2 := "not " ++ _}, explanation(Call)) || Call <- ?CALLS(echo, x)].
 
 an_unknown_option_is_named_and_a_wrong_value_explained() ->
-    Unknown = "unknown option time_out (known: timeout)",
+    Unknown = "unknown option time_out (known: node, timeout)",
     ?assertEqual(#{3 => Unknown}, explanation(fun() -> tokamak:call(echo, [1], #{time_out => 1}) end)),
     [
         ?assertMatch(#{3 := "option timeout is not" ++ _}, explanation(fun() ->
