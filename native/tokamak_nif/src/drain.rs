@@ -127,10 +127,11 @@ impl EventLoop {
 
     /// A process polls; with a reference, it waits if there is nothing.
     pub fn poll<'a>(&self, env: Env<'a>, reference: Option<Term<'a>>) -> Polled<'a> {
+        let mut state = self.drain.lock();
+        // Under the lock: of two that poll at once, the second finds the first one waiting.
         if self.is_polled_by_other(env) {
             return Polled::Busy;
         }
-        let mut state = self.drain.lock();
         self.recheck(env, &mut state, Consumer::Poller);
         let dispatching = self.handlers.are_any();
         let mut terms = Vec::new();
