@@ -1,7 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Builds the example projects as their users would, and runs their tests. One takes the library as a
-# git dependency of rebar3, the other as a path dependency of mix.
+# Builds the example projects as their users would, and runs their tests: one takes the library as a git
+# dependency of rebar3, one as a path dependency of mix, one is an engine that is used from both; and the
+# guide to writing engines is followed in a fresh directory. Arguments: which of them, of
+# rebar3_app, mix_app, engine (after rebar3_app) and guide.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -37,21 +39,46 @@ test_rebar3_app() {
     cd "$work/rebar3_app"
     # rebar3 keeps a dependency that it has, even when its branch has gone on.
     [ "$(commit _build/default/lib/tokamak)" = "$(commit "$work/tokamak")" ] || rm -rf _build
-    # One target directory for all runs: the crates of others are compiled only once.
-    TOKAMAK_REPOSITORY=$work/tokamak CARGO_TARGET_DIR=$work/target rebar3 eunit
+    rebar3_with_snapshot eunit
     [ ! -e _build/native ] || fail "the baselines were built for a dependency"
     cd "$root"
 }
 
 test_mix_app() {
     cd examples/mix_app
-    # Without these mix offers to download a rebar3 of its own, and warns about Latin-1 names.
-    MIX_REBAR3=$(command -v rebar3)
-    export MIX_REBAR3 MIX_ENV=test ELIXIR_ERL_OPTIONS='+fnu'
     mix format --check-formatted
     mix deps.get
     mix test
     cd "$root"
+}
+
+# An engine that takes the dependency as rebar3_app has built it: a second build would prove nothing new.
+test_engine() {
+    cd examples/engine
+    rm -rf _build/default/lib/tokamak rebar.lock
+    mkdir -p _build/default/lib
+    ln -s "$work/rebar3_app/_build/default/lib/tokamak" _build/default/lib/tokamak
+    cargo fmt --manifest-path native/Cargo.toml --check
+    rebar3_with_snapshot eunit
+    cd mix_app
+    TOKAMAK_PATH=$work/rebar3_app/_build/default/lib/tokamak
+    export TOKAMAK_PATH
+    mix format --check-formatted
+    mix deps.get
+    CARGO_TARGET_DIR=$work/target mix test
+    cd "$root"
+}
+
+# Outside of this repository: cargo would make the new crate a member of its workspace.
+test_guide() {
+    guide=$(mktemp -d)
+    trap 'rm -rf "$guide"' EXIT
+    CARGO_TARGET_DIR=$work/target scripts/follow-guide.sh "$guide" "file://$work/tokamak"
+}
+
+# One target directory for all runs: the crates of others are compiled only once.
+rebar3_with_snapshot() {
+    TOKAMAK_REPOSITORY=$work/tokamak CARGO_TARGET_DIR=$work/target rebar3 "$@"
 }
 
 fail() {
@@ -62,6 +89,11 @@ fail() {
 # GIT_DIR and its like are set in git hooks, and would point all git commands at this repository.
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
+# Without these mix offers to download a rebar3 of its own, and warns about Latin-1 names.
+MIX_REBAR3=$(command -v rebar3)
+export MIX_REBAR3 MIX_ENV=test ELIXIR_ERL_OPTIONS='+fnu'
+
 snapshot
-test_rebar3_app
-test_mix_app
+for example in ${*:-rebar3_app mix_app engine guide}; do
+    "test_$example"
+done
