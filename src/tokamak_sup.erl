@@ -19,6 +19,7 @@ init([]) ->
         #{id => reaper, start => {tokamak_reaper, start_link, []}},
         #{id => engines, start => {tokamak_engines, start_link, []}},
         #{id => loops, start => {tokamak_loop_sup, start_link, []}, type => supervisor},
+        #{id => pools, start => {tokamak_pool_sup, start_link, []}, type => supervisor},
         #{id => router, start => {tokamak_router, start_link, []}}
     ],
     {ok, {Flags, Children}}.

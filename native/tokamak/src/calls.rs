@@ -454,8 +454,8 @@ fn failed_part(
     Ok((gather_entry(), Started::Future(failed)))
 }
 
-/// What a gather runs as: it has no bound of its own.
-fn gather_entry() -> &'static Entry {
+/// What gathers and pools run as: they have no bound of their own.
+pub(crate) fn gather_entry() -> &'static Entry {
     static OPERATION: operation::Operation = operation::Operation {
         name: "gather",
         arity: 0,

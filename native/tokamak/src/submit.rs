@@ -58,6 +58,11 @@ pub fn set_table(table: &'static Table) {
     let _ = TABLE.set(table);
 }
 
+/// The base library's table, in another library whose runtime was started.
+pub fn table() -> Option<&'static Table> {
+    TABLE.get().copied()
+}
+
 /// The loop that a term stands for.
 pub fn find_loop(term: Term) -> Option<Arc<dyn LoopPort>> {
     if let Some(find) = FIND_LOOP.get() {
@@ -84,6 +89,11 @@ impl LoopSink {
             callback_id,
             tie,
         }
+    }
+
+    /// The id of the call's events.
+    pub fn callback_id(&self) -> u64 {
+        self.callback_id
     }
 
     /// The call ended.
