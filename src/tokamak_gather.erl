@@ -38,17 +38,17 @@ native(Engine, Calls, {MaxConcurrency, Mode, Timeout}) ->
     Named = [{Name, Args} || {_Engine, Name, Args} <- Calls],
     Ref = make_ref(),
     case Engine:op_gather(Named, MaxConcurrency, Mode, Ref) of
-        Handle when is_reference(Handle) ->
+        Key when is_integer(Key) ->
             receive
                 {tokamak, Ref, End} -> End
-            after Timeout -> cancel(Engine, Handle, Ref)
+            after Timeout -> cancel(Engine, Key, Ref)
             end;
         Other ->
             Other
     end.
 
-cancel(Engine, Handle, Ref) ->
-    case Engine:op_cancel(Handle) of
+cancel(Engine, Key, Ref) ->
+    case Engine:op_cancel(Key) of
         cancelled ->
             {error, timeout};
         _SendingOrSent ->

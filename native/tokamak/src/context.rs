@@ -47,7 +47,7 @@ impl Ctx {
 
     /// Tells how far the call is, to those who subscribed to it with `tokamak_progress`: at any rate, as
     /// they are sent an update an interval. The key is the call's reference, or its callback id when it
-    /// was submitted to a loop. Units are the operation's own; done is `done >= total`.
+    /// was submitted to a loop by itself. Units are the operation's own; done is `done >= total`.
     ///
     /// `false`: the call has no reference (a cast, a stream, an item of a pool, a first poll), or has
     /// ended.

@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod atoms;
+mod batch;
 pub mod bytes;
 #[doc(hidden)]
 pub mod calls;
@@ -19,6 +20,7 @@ pub mod pool_calls;
 pub mod progress;
 pub mod reply;
 pub mod runtime;
+mod stopwatch;
 pub mod stream;
 #[doc(hidden)]
 pub mod stream_calls;

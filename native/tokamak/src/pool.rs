@@ -171,7 +171,7 @@ impl Run {
             let (outcome, in_time) = run_within(running, &pool, time_limit).await;
             reply(outcome, in_time, pool.stats())
         };
-        self.task.spawn(calls::gather_entry(), Box::pin(run));
+        self.task.spawn(calls::batch_entry(), Box::pin(run));
     }
 }
 
@@ -314,7 +314,14 @@ fn encode_entry<'a>(env: Env<'a>, (item, result): &ItemResult<Job>) -> Term<'a> 
 /// Takes apart what a handler gave back: `{Result, [Child]}`. `routed`: the children go to the owner
 /// with the result, who says where they are run.
 pub(crate) fn take_apart(term: Term, routed: bool) -> Discovery {
-    let parts: Option<(Term, rustler::ListIterator)> = term.decode().ok();
+    let parts = term
+        .decode()
+        .ok()
+        .and_then(|(result, children): (Term, Term)| {
+            // An improper list has no length.
+            children.list_length().ok()?;
+            Some((result, children.into_list_iterator().ok()?))
+        });
     let Some((result, children)) = parts else {
         let text = "an operation of a pool returns {Result, [Child]}".to_owned();
         return Err(Reason::Kind("bad_return", text));
