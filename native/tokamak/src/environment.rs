@@ -137,27 +137,23 @@ impl ToOwned for TermView {
         let environment = OwnEnvironment::new();
         // SAFETY: the environment was just made; the view's term lives.
         let term = unsafe { enif_make_copy(environment.0, self.term) };
-        TermKey {
-            view: Self {
-                term,
-                hash: self.hash,
-            },
-            _environment: Arc::new(environment),
-        }
+        let hash = self.hash;
+        TermKey(Arc::new(SavedKey {
+            view: Self { term, hash },
+            _saved: SavedTerm { environment, term },
+        }))
     }
 }
 
 /// A term that is kept as a key in a map: equal when the terms are (`=:=`). Clones share it.
-pub struct TermKey {
-    view: TermView,
-    /// Where the term of the view lives.
-    _environment: Arc<OwnEnvironment>,
-}
+#[derive(Clone)]
+pub struct TermKey(Arc<SavedKey>);
 
-// SAFETY: as for `SavedTerm`: the environment is written once, before anyone shares the value.
-unsafe impl Send for TermKey {}
-// SAFETY: as above; comparing and hashing only read.
-unsafe impl Sync for TermKey {}
+struct SavedKey {
+    view: TermView,
+    /// Keeps the term of the view.
+    _saved: SavedTerm,
+}
 
 impl TermKey {
     /// Copies a term into an environment of its own.
@@ -167,28 +163,18 @@ impl TermKey {
 
     /// Copies the term into another environment.
     pub fn load<'a>(&self, env: Env<'a>) -> Term<'a> {
-        self.view.load(env)
+        self.0.view.load(env)
     }
 
     /// The term as a key to look up.
     pub fn view(&self) -> &TermView {
-        &self.view
-    }
-}
-
-impl Clone for TermKey {
-    fn clone(&self) -> Self {
-        let TermView { term, hash } = self.view;
-        Self {
-            view: TermView { term, hash },
-            _environment: Arc::clone(&self._environment),
-        }
+        &self.0.view
     }
 }
 
 impl PartialEq for TermKey {
     fn eq(&self, other: &Self) -> bool {
-        self.view == other.view
+        self.view() == other.view()
     }
 }
 
@@ -196,13 +182,13 @@ impl Eq for TermKey {}
 
 impl Hash for TermKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.view.hash(state);
+        self.view().hash(state);
     }
 }
 
 impl Borrow<TermView> for TermKey {
     fn borrow(&self) -> &TermView {
-        &self.view
+        self.view()
     }
 }
 

@@ -66,7 +66,7 @@ impl Node {
     fn discover(self) -> Result<(u64, Vec<Self>), String> {
         let kind = self.random(0) % 1000;
         if kind < self.failing {
-            assert!(kind % 2 == 0, "an odd one");
+            assert!(kind.is_multiple_of(2), "an odd one");
             return Err("an even one".to_owned());
         }
         let children = (1..=self.random(1) % 5).map(|nth| Self {
@@ -86,7 +86,7 @@ async fn random_graph(node: Node) -> Result<(u64, Vec<Node>), String> {
 /// A node that waits now and then.
 #[tokamak::op]
 async fn slow_random_graph(node: Node) -> Result<(u64, Vec<Node>), String> {
-    if node.random(9) % 8 == 0 {
+    if node.random(9).is_multiple_of(8) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     node.discover()
@@ -114,5 +114,5 @@ async fn hangs(_item: u64) -> (u64, Vec<u64>) {
 /// Reports its progress step by step, as fast as it can.
 #[tokamak::op(blocking)]
 fn report_progress(ctx: Ctx, steps: u64) -> bool {
-    (1..=steps).fold(true, |all, step| ctx.progress(step, steps) && all)
+    (1..=steps).all(|step| ctx.progress(step, steps))
 }

@@ -16,7 +16,7 @@ pub enum Item {
     Integer(i64),
     Atom(Atom),
     Bytes(Arc<[u8]>),
-    Term(Arc<TermKey>),
+    Term(TermKey),
     Keyed(Arc<Keyed>),
 }
 
@@ -35,7 +35,7 @@ impl Item {
         } else {
             match Binary::from_term(term) {
                 Ok(binary) if binary.len() <= BYTES => Self::Bytes(binary.as_slice().into()),
-                _ => Self::Term(Arc::new(TermKey::save(term))),
+                _ => Self::Term(TermKey::save(term)),
             }
         }
     }
