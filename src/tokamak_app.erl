@@ -31,4 +31,5 @@ prep_stop(State) ->
 %% @private Raw loops belong to processes that live on: they are closed here.
 -spec stop(term()) -> ok.
 stop(_State) ->
-    tokamak_nif:stop().
+    ok = tokamak_nif:stop(),
+    tokamak_reaper:reap().

@@ -4,7 +4,7 @@
 
 -export([tests/1, tests/2]).
 -export([op/1, key/0, counted/1, live/1, until/1, elapsed/1, traced_messages/1]).
--export([explanation/1, in_flight/0, collect/2, resident_mib/0]).
+-export([started/1, result/1, explanation/1, in_flight/0, collect/2, resident_mib/0]).
 
 -include_lib("eunit/include/eunit.hrl").
 
@@ -90,6 +90,17 @@ until(Holds, Deadline) ->
 elapsed(Function) ->
     {Microseconds, Result} = timer:tc(Function),
     {Microseconds div 1000, Result}.
+
+%% @doc Runs a function in a process that ends with the test.
+started(Function) ->
+    Self = self(),
+    spawn_link(fun() -> Self ! {self(), Function()} end).
+
+%% @doc What such a function returned.
+result(Pid) ->
+    receive
+        {Pid, Result} -> Result
+    end.
 
 %% @doc How many messages a function had its process receive.
 traced_messages(Function) ->

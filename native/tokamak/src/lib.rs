@@ -80,6 +80,7 @@ macro_rules! engine_nifs {
         $crate::engine_nif!(calls::cast as op_cast(name: [Atom], args: [Term<'a>]));
         $crate::engine_nif!(calls::state as op_state(handle: [Term<'a>]));
         $crate::engine_nif!(calls::cancel as op_cancel(handle: [Term<'a>]));
+        $crate::engine_nif!(calls::check as op_check(name: [Atom], args: [Term<'a>]));
         $crate::engine_nif!(
             calls::gather as op_gather(
                 calls: [Term<'a>], max_concurrency: [usize], mode: [Atom], reference: [Term<'a>]
