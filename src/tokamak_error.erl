@@ -36,6 +36,14 @@
     | concurrency
     | node
     | function
+    | handler
+    | key_function
+    | on_error
+    | list
+    | pool
+    | nodes
+    | units
+    | subscription
     | term
     | {options, option_kinds()}.
 %% What an argument or the value of an option should be.
@@ -117,6 +125,14 @@ describe(concurrency) -> "neither infinity nor a positive integer";
 describe(node) -> "neither a node nor any";
 describe(submissions) -> "not a list of {CallbackId, Op, Args}";
 describe(function) -> "not a function of two arguments";
+describe(handler) -> "neither {op, Op} nor a function of one argument";
+describe(key_function) -> "not a function of one argument, or not for an operation";
+describe(on_error) -> "neither skip nor stop";
+describe(list) -> "not a proper list";
+describe(pool) -> "not the reference of a pool's run";
+describe(nodes) -> "not a list of nodes, at least one and each once, or not with max_items";
+describe(units) -> "not an integer from 0 to 2^64-1";
+describe(subscription) -> "not the reference of a subscription";
 describe(term) -> "a term";
 describe({options, _Kinds}) -> "not a map of options".
 
@@ -193,6 +209,25 @@ is(node, Value) ->
     is_atom(Value);
 is(function, Value) ->
     is_function(Value, 2);
+is(handler, {op, Op}) ->
+    is(operation, Op);
+is(handler, Value) ->
+    is_function(Value, 1);
+is(key_function, Value) ->
+    is_function(Value, 1);
+is(on_error, Value) ->
+    Value =:= skip orelse Value =:= stop;
+is(list, Value) ->
+    is(arguments, Value);
+is(pool, Value) ->
+    is_reference(Value) andalso tokamak_pool:is_pool(Value);
+is(nodes, Value) ->
+    Value =/= [] andalso is_list_of(Value, fun erlang:is_atom/1) andalso
+        length(lists:usort(Value)) =:= length(Value);
+is(units, Value) ->
+    is_integer(Value) andalso Value >= 0 andalso Value =< 16#FFFFFFFFFFFFFFFF;
+is(subscription, Value) ->
+    is_reference(Value) andalso tokamak_nif:progress_unsubscribe(Value) =/= badarg;
 is(term, _Value) ->
     true;
 is({options, Kinds}, Value) ->

@@ -7,7 +7,7 @@
 %% @private
 -module(tokamak_nif).
 
--export([abi_version/0, start/0, stop/0, counts/0, table/0]).
+-export([abi_version/0, start/1, stop/0, counts/0, table/0]).
 -export([id_next/0, id_reserve/1]).
 -export([
     fd_open/2,
@@ -44,6 +44,8 @@
     timer_cancel/2
 ]).
 
+-export([progress_report/3, progress_subscribe/2, progress_unsubscribe/1, progress_stats/0]).
+
 -on_load(load/0).
 
 -export_type([fd/0, loop/0]).
@@ -54,7 +56,7 @@
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
--define(ABI_VERSION, 1).
+-define(ABI_VERSION, 2).
 -define(STUB, erlang:nif_error(not_loaded)).
 
 -include("tokamak_engine_stubs.hrl").
@@ -71,8 +73,8 @@ load() ->
 abi_version() -> ?STUB.
 
 %% @doc Starts the native services; the calling process closes what dead processes left selected.
--spec start() -> ok | {error, binary()}.
-start() -> ?STUB.
+-spec start(ProgressInterval :: pos_integer()) -> ok | {error, binary()}.
+start(_ProgressInterval) -> ?STUB.
 
 %% @doc Closes all loops and stops the native services.
 -spec stop() -> ok.
@@ -186,3 +188,15 @@ timer_start(_Loop, _Milliseconds, _CallbackId) -> ?STUB.
 
 -spec timer_cancel(term(), term()) -> non_neg_integer() | false | error() | badarg.
 timer_cancel(_Loop, _TimerRef) -> ?STUB.
+
+-spec progress_report(term(), term(), term()) -> ok | badarg.
+progress_report(_Key, _Done, _Total) -> ?STUB.
+
+-spec progress_subscribe([term()], non_neg_integer()) -> reference() | error().
+progress_subscribe(_Key, _Interval) -> ?STUB.
+
+-spec progress_unsubscribe(term()) -> ok | not_owner | badarg.
+progress_unsubscribe(_Ref) -> ?STUB.
+
+-spec progress_stats() -> map().
+progress_stats() -> ?STUB.

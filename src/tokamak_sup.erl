@@ -21,6 +21,7 @@ init([]) ->
         #{id => pg, start => {pg, start_link, [tokamak]}},
         #{id => engines, start => {tokamak_engines, start_link, []}},
         #{id => loops, start => {tokamak_loop_sup, start_link, []}, type => supervisor},
+        #{id => pools, start => {tokamak_pool_sup, start_link, []}, type => supervisor},
         #{id => router, start => {tokamak_router, start_link, []}}
     ],
     {ok, {Flags, Children}}.
