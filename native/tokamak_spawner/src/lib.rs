@@ -8,6 +8,7 @@
 //! Linux only: elsewhere this crate is empty and its program refuses to run.
 #![cfg(target_os = "linux")]
 
+pub mod client;
 pub mod errno;
 pub mod lineage;
 pub mod packet;
