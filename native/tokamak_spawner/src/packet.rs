@@ -23,6 +23,9 @@ use crate::protocol::MAX_REQUEST;
 /// The longest packet in bytes, well below the default send buffer of a socket.
 pub const MAX_PACKET: usize = 16 * 1024;
 
+/// The longest reply in bytes.
+pub const MAX_REPLY: usize = 64;
+
 /// The most descriptors in one packet.
 pub const MAX_DESCRIPTORS: usize = 3;
 
@@ -73,7 +76,7 @@ pub fn send_request(socket: impl AsFd, id: u64, request: &[u8]) -> Result<()> {
     send(socket, &packet, &[file.as_fd()])
 }
 
-/// Receives one packet. `buffer` has at least [`MAX_PACKET`] bytes.
+/// Receives one packet.
 ///
 /// # Errors
 /// `AGAIN` when there is none, `MSGSIZE` for one longer than the buffer, and what `recvmsg` gives.

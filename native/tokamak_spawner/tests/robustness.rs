@@ -7,6 +7,8 @@ mod support;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +17,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-use rustix::process::{Resource, Rlimit, prlimit};
+use rustix::process::{Resource, Rlimit, getpgid, prlimit};
 
 use support::{DEADLINE, Spawner, is_alive, program, shell, wait_until, without_stdin};
-use tokamak_spawner::client::{Event, SendError};
+use tokamak_spawner::client::{Connection, Event, SendError, StartError};
 use tokamak_spawner::packet::{self, MAX_PACKET};
 use tokamak_spawner::protocol::{ExitStatus, Output, Reply, Request, StartRequest, VERSION};
 
@@ -139,7 +141,7 @@ fn a_request_whose_file_is_missing_or_useless_fails() {
 
 #[test]
 fn a_program_that_is_no_spawner_is_told_and_ended() {
-    let start = |path: &str| tokamak_spawner::client::Connection::start(path.as_ref(), DEADLINE);
+    let start = |path: &str| Connection::start(path.as_ref(), DEADLINE);
     assert_eq!(
         start("/no/such/program").unwrap_err().to_string(),
         "cannot run the spawner: No such file or directory (os error 2)"
@@ -149,11 +151,56 @@ fn a_program_that_is_no_spawner_is_told_and_ended() {
         "the program is not a working spawner"
     );
     let timeout = Duration::from_millis(50);
-    let silent = tokamak_spawner::client::Connection::start("/usr/bin/yes".as_ref(), timeout);
+    let silent = Connection::start("/usr/bin/yes".as_ref(), timeout);
     assert_eq!(
         silent.unwrap_err().to_string(),
         "the spawner did not answer in time"
     );
+}
+
+/// A program that does something before it becomes the spawner.
+fn wrapper(name: &str, script: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(
+        &path,
+        format!("#!/bin/sh\n{script} '{}'\n", program().display()),
+    )
+    .unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+#[test]
+fn a_spawner_of_another_version_is_told() {
+    let path = wrapper(
+        "version_99",
+        r"printf '\001\143\000\000\000\001\000\000\000' >&0; exec sleep 1000",
+    );
+    let error = Connection::start(&path, DEADLINE).unwrap_err();
+    assert!(matches!(error, StartError::Version(99)), "{error}");
+}
+
+#[test]
+fn where_children_cannot_be_marked_groups_and_the_end_still_work() {
+    let path = wrapper("unmarked", "exec prlimit --locks=1000:1000");
+    let mut spawner = Spawner::start_program(&path);
+    let command =
+        "(setsid sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1' &); sleep 1000 & echo $!; wait";
+    let processes = spawner.shell_pids(shell(1, command), 2);
+    let (daemon, in_group): (Vec<_>, Vec<_>) = processes
+        .into_iter()
+        .partition(|pid| getpgid(Some(*pid)) == Ok(*pid));
+    assert_eq!((daemon.len(), in_group.len()), (1, 1));
+    spawner.send(Request::Stop {
+        id: 1,
+        kill_timeout: 5000,
+    });
+    assert_eq!(spawner.status(1), ExitStatus::Signal(15));
+    assert!(spawner.is_gone(1));
+    wait_until("the group ended", DEADLINE, || !is_alive(in_group[0]));
+    assert!(is_alive(daemon[0]));
+    assert_eq!(spawner.finish(), 0);
+    assert!(!is_alive(daemon[0]));
 }
 
 #[test]

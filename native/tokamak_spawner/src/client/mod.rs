@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
-use crate::packet::{self, MAX_PACKET, Packet};
+use crate::packet::{self, MAX_REPLY, Packet};
 use crate::protocol::{ExitStatus, Reply, Request, Streams, VERSION};
 
 use disowned::Disowned;
@@ -150,7 +150,7 @@ impl Connection {
     pub fn try_recv(&self) -> Result<Option<Event>, ReceiveError> {
         self.disowned.stop_all(self.socket.as_fd());
         loop {
-            let mut buffer = [0; MAX_PACKET];
+            let mut buffer = [0; MAX_REPLY];
             let packet = match packet::receive(&self.socket, &mut buffer) {
                 Ok(packet) if packet.bytes.is_empty() => return Ok(Some(Event::Closed)),
                 Ok(packet) => packet,
@@ -206,6 +206,11 @@ impl Connection {
     /// The spawner's process id.
     pub fn spawner_pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The family of the marks that all descendants carry; see [`lineage`](crate::lineage).
+    pub fn family(&self) -> u32 {
+        self.family
     }
 
     /// What a packet says, or nothing when it is about a disowned child.
@@ -302,7 +307,7 @@ fn wait_until_ready(descriptor: BorrowedFd<'_>, flags: PollFlags, deadline: Inst
 
 fn receive_hello(socket: BorrowedFd<'_>, timeout: Duration) -> Result<u32, StartError> {
     let deadline = Instant::now() + timeout;
-    let mut buffer = [0; MAX_PACKET];
+    let mut buffer = [0; MAX_REPLY];
     let packet = loop {
         match packet::receive(socket, &mut buffer) {
             Err(Errno::AGAIN) if wait_until_ready(socket, PollFlags::IN, deadline) => {}

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 use rustix::process::{Pid, Signal, getpgid, getpid, kill_process, kill_process_group};
 
 use tokamak_spawner::lineage::Lineage;
@@ -149,7 +149,7 @@ impl Ending {
             } else if let Some(strays) = &self.strays
                 && (lineage.is_some() || self.is_adopted(pid, children))
             {
-                killed |= strays.signal(pid, now);
+                killed |= strays.signal(pid, lineage, now);
             }
         }
         children.rest_terminated();
@@ -176,12 +176,17 @@ impl Ending {
 
 impl Strays {
     /// Whether it was KILL.
-    fn signal(&self, pid: Pid, now: Instant) -> bool {
+    fn signal(&self, pid: Pid, lineage: Option<Lineage>, now: Instant) -> bool {
+        // Without a mark it is our child, not collected yet, so the number is still its own.
+        let send = |signal| match lineage {
+            Some(lineage) => lineage.signal(pid, signal),
+            None => kill_process(pid, signal),
+        };
         let kill = self.kill_at <= now;
         if kill {
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = send(Signal::KILL);
         } else if self.terminate {
-            terminate(|signal| kill_process(pid, signal));
+            terminate(send);
         }
         kill
     }
@@ -201,7 +206,7 @@ fn signal_member(pid: Pid, lineage: Lineage, child: &Child) -> bool {
 
 /// TERM, and CONT so that a stopped process can act on it. There is nobody to tell of a failure:
 /// the process is gone, or another user's.
-fn terminate(send: impl Fn(Signal) -> std::result::Result<(), Errno>) {
+fn terminate(send: impl Fn(Signal) -> Result<()>) {
     let _ = send(Signal::TERM);
     let _ = send(Signal::CONT);
 }

@@ -57,7 +57,11 @@ pub struct Ended {
 
 impl Spawner {
     pub fn start() -> Self {
-        let connection = Connection::start(program(), DEADLINE).unwrap();
+        Self::start_program(program())
+    }
+
+    pub fn start_program(program: &Path) -> Self {
+        let connection = Connection::start(program, DEADLINE).unwrap();
         Self {
             connection,
             children: HashMap::new(),
@@ -131,6 +135,10 @@ impl Spawner {
     /// Waits until nothing that descends from the child is left.
     pub fn gone(&mut self, id: u64) {
         self.wait_for(id, |child| child.gone);
+    }
+
+    pub fn has_ended(&self, id: u64) -> bool {
+        self.children[&id].end.is_some()
     }
 
     pub fn is_gone(&self, id: u64) -> bool {
