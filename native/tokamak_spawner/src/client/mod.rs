@@ -11,9 +11,9 @@
 
 mod disowned;
 mod error;
+mod event;
 mod process;
 
-use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,10 +23,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use crate::packet::{self, MAX_REPLY, Packet};
-use crate::protocol::{ExitStatus, Reply, Request, Streams, VERSION};
+use crate::protocol::{Reply, Request, VERSION};
 
 use disowned::Disowned;
 pub use error::{FinishError, ReceiveError, SendError, StartError};
+pub use event::{Event, Pipes};
 use process::SpawnerProcess;
 
 /// A running spawner.
@@ -36,54 +37,6 @@ pub struct Connection {
     process: SpawnerProcess,
     family: u32,
     disowned: Disowned,
-}
-
-/// What happened to a child. The order for one id is as in [`protocol`](crate::protocol).
-#[derive(Debug)]
-pub enum Event {
-    /// The child runs.
-    Started {
-        /// The id given to `Start`.
-        id: u64,
-        /// Its process id, which is also that of its process group.
-        pid: u32,
-        /// This end of its pipes: close-on-exec and non-blocking.
-        pipes: Pipes,
-    },
-    /// There is no child. The last event of the id.
-    StartFailed {
-        /// The id given to `Start`.
-        id: u64,
-        /// The number of the error; [`errno::name`](crate::errno::name) gives its name.
-        errno: i32,
-    },
-    /// The child exited; its output may still have to be read.
-    Exited {
-        /// The id given to `Start`.
-        id: u64,
-        /// How it ended.
-        status: ExitStatus,
-        /// No descendant is left: the last event of the id. Otherwise `Gone` follows.
-        all_gone: bool,
-    },
-    /// After `Exited`: no descendant is left. The last event of the id.
-    Gone {
-        /// The id given to `Start`.
-        id: u64,
-    },
-    /// The spawner is gone or going. Nothing follows; call [`Connection::finish`].
-    Closed,
-}
-
-/// The pipes of a child, as asked for in its start.
-#[derive(Debug, Default)]
-pub struct Pipes {
-    /// To write to its stdin.
-    pub stdin: Option<OwnedFd>,
-    /// To read its stdout.
-    pub stdout: Option<OwnedFd>,
-    /// To read its stderr.
-    pub stderr: Option<OwnedFd>,
 }
 
 impl Connection {
@@ -262,27 +215,6 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl Pipes {
-    /// `None` unless there are as many descriptors as streams.
-    fn from_descriptors(streams: Streams, descriptors: Vec<OwnedFd>) -> Option<Self> {
-        if descriptors.len() != streams.count() {
-            return None;
-        }
-        let mut descriptors = descriptors.into_iter();
-        let mut next = |present: bool| if present { descriptors.next() } else { None };
-        Some(Self {
-            stdin: next(streams.stdin),
-            stdout: next(streams.stdout),
-            stderr: next(streams.stderr),
-        })
-    }
-
-    /// Moves the pipes out.
-    pub fn take(&mut self) -> Self {
-        mem::take(self)
     }
 }
 

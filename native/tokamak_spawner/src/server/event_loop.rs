@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The one loop of the spawner.
+//! The one loop of the spawner: requests, exits and timers, in turn.
 
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::{Errno, Result};
-use rustix::process::{WaitOptions, WaitStatus, wait};
 
-use tokamak_spawner::lineage::{self, Lineage};
-use tokamak_spawner::packet::{self, MAX_PACKET, Packet};
-use tokamak_spawner::protocol::{ExitStatus, Reply, Request, StartRequest, VERSION};
+use tokamak_spawner::packet::{self, MAX_PACKET};
 
-use super::children::{Child, Children, Sequence};
-use super::ending::Ending;
-use super::launch::Launcher;
-use super::outbox::{Outbox, Stuck};
+use super::outbox::Stuck;
+use super::service::{Disconnected, Service};
 use super::setup;
 
 const SOCKET: u64 = 0;
@@ -34,18 +29,8 @@ pub(super) struct EventLoop {
     exits: bool,
     /// Whether the socket is watched for room to write, rather than for requests.
     watches_room: bool,
-    outbox: Outbox,
-    launcher: Launcher,
-    children: Children,
-    /// No process is our child, so none descends from us.
-    childless: bool,
-    ending: Ending,
-    family: u32,
-    marks: bool,
+    service: Service,
 }
-
-/// The VM is gone, or sends what no client of ours sends.
-struct Disconnected;
 
 impl EventLoop {
     /// # Errors
@@ -53,38 +38,17 @@ impl EventLoop {
     pub(super) fn new(socket: OwnedFd) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let child_signals = setup::child_signals()?;
-        let watch = |fd: &OwnedFd, data| {
-            epoll::add(
-                &epoll,
-                fd,
-                epoll::EventData::new_u64(data),
-                epoll::EventFlags::IN,
-            )
-        };
-        watch(&socket, SOCKET)?;
-        watch(&child_signals, CHILD_SIGNAL)?;
-        let family = lineage::new_family()?;
-        let mut outbox = Outbox::default();
-        outbox.push(
-            Reply::Hello {
-                version: VERSION,
-                family,
-            },
-            Vec::new(),
-        );
+        for (descriptor, token) in [(&socket, SOCKET), (&child_signals, CHILD_SIGNAL)] {
+            let token = epoll::EventData::new_u64(token);
+            epoll::add(&epoll, descriptor, token, epoll::EventFlags::IN)?;
+        }
         Ok(Self {
             socket: Some(socket),
             epoll,
             child_signals,
             exits: false,
             watches_room: false,
-            outbox,
-            launcher: Launcher::new(),
-            children: Children::default(),
-            childless: true,
-            ending: Ending::new(family)?,
-            family,
-            marks: lineage::available(),
+            service: Service::new()?,
         })
     }
 
@@ -96,9 +60,11 @@ impl EventLoop {
         let mut buffer = vec![0; MAX_PACKET];
         loop {
             if self.serve(&mut buffer).is_err() {
-                self.close();
+                self.socket = None;
+                self.service.close();
             }
-            if self.socket.is_none() && (self.childless || self.ending.gives_up()) {
+            if self.socket.is_none() && (self.service.childless() || self.service.ending.gives_up())
+            {
                 return Ok(());
             }
             self.watch_socket()?;
@@ -109,19 +75,19 @@ impl EventLoop {
     /// Does all there is to do, up to the next wait.
     fn serve(&mut self, buffer: &mut [u8]) -> std::result::Result<(), Disconnected> {
         if mem::take(&mut self.exits) {
-            self.reap();
+            self.service.reap();
         }
-        for gone in self.ending.run(&mut self.children) {
-            self.forget(gone);
-        }
+        self.service.on_time();
         self.flush()?;
         for _ in 0..REQUESTS_AT_ONCE {
-            let Some(socket) = self.socket.as_ref().filter(|_| self.outbox.is_empty()) else {
+            // What waits to be sent is bounded because no more is asked for meanwhile.
+            let ready = self.service.outbox.is_empty();
+            let Some(socket) = self.socket.as_ref().filter(|_| ready) else {
                 break;
             };
             match packet::receive(socket, buffer) {
                 Ok(packet) if packet.bytes.is_empty() => return Err(Disconnected),
-                Ok(packet) => self.handle(packet)?,
+                Ok(packet) => self.service.handle(packet)?,
                 Err(Errno::AGAIN) => break,
                 Err(_) => return Err(Disconnected),
             }
@@ -130,184 +96,26 @@ impl EventLoop {
         Ok(())
     }
 
-    fn handle(&mut self, packet: Packet<'_>) -> std::result::Result<(), Disconnected> {
-        let request = match packet::id_of_request_in_file(packet.bytes) {
-            None => Request::decode(packet.bytes),
-            Some(id) => {
-                let file = packet.descriptors.into_iter().next().ok_or(Errno::MFILE);
-                match file.and_then(packet::read_request_file) {
-                    Ok(request) => Request::decode(&request),
-                    Err(error) => {
-                        self.fail_start(id, error);
-                        return Ok(());
-                    }
-                }
-            }
-        };
-        match request.map_err(|_| Disconnected)? {
-            Request::Start(start) => return self.start(&start),
-            Request::Signal { id, signal, group } => self.signal(id, signal, group),
-            Request::Stop { id, kill_timeout } => {
-                if let Some(child) = self.children.find(id) {
-                    self.ending
-                        .stop(&mut self.children, child, milliseconds(kill_timeout));
-                }
-            }
-            Request::Release { id } => self.release(id),
-        }
-        Ok(())
-    }
-
-    fn start(&mut self, start: &StartRequest) -> std::result::Result<(), Disconnected> {
-        let id = start.id;
-        if self.children.find(id).is_some() {
-            return Err(Disconnected);
-        }
-        let sequence = self.children.next_sequence();
-        let lineage = Lineage {
-            family: self.family,
-            sequence,
-        };
-        match self.launcher.launch(start, self.marks.then_some(lineage)) {
-            Ok((pid, pipes)) => {
-                self.childless = false;
-                self.children
-                    .insert(sequence, id, pid, milliseconds(start.kill_timeout));
-                let pid = pid.as_raw_nonzero().get().unsigned_abs();
-                let started = Reply::Started {
-                    id,
-                    pid,
-                    streams: pipes.streams(),
-                };
-                self.outbox.push(started, pipes.into_descriptors());
-            }
-            Err(error) => self.fail_start(id, error),
-        }
-        Ok(())
-    }
-
-    fn fail_start(&mut self, id: u64, error: Errno) {
-        let errno = error.raw_os_error();
-        self.outbox
-            .push(Reply::StartFailed { id, errno }, Vec::new());
-    }
-
-    fn signal(&self, id: u64, signal: i32, group: bool) {
-        let child = self
-            .children
-            .find(id)
-            .and_then(|sequence| self.children.get(sequence));
-        let Some(child) = child.filter(|child| !child.exited) else {
-            return;
-        };
-        let pid = child.pid.as_raw_nonzero().get();
-        // SAFETY: no memory is involved. The child is not reaped yet, so the number is still its own.
-        unsafe { libc::kill(if group { -pid } else { pid }, signal) };
-    }
-
-    /// Whoever was being ended still is.
-    fn release(&mut self, id: u64) {
-        let Some(sequence) = self.children.release(id) else {
-            return;
-        };
-        let ended = |child: &Child| child.exited && child.end.is_none();
-        if self.children.get(sequence).is_some_and(ended) {
-            self.children.remove(sequence);
-        }
-    }
-
-    /// Collects every process that ended, and reports those that are children.
-    fn reap(&mut self) {
-        let mut exits = Vec::new();
-        self.childless = loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some(exit)) => exits.push(exit),
-                Ok(None) => break false,
-                Err(_) => break true,
-            }
-        };
-        let any = !exits.is_empty();
-        for (pid, status) in exits {
-            if let Some(child) = self.children.exit(pid) {
-                self.report_exit(child, status);
-            }
-        }
-        if any && !self.children.exited().is_empty() {
-            if self.childless {
-                let all: Vec<_> = self.children.exited().iter().copied().collect();
-                all.into_iter().for_each(|child| self.forget(child));
-            } else {
-                self.ending.look_after_exit();
-            }
-        }
-    }
-
-    fn report_exit(&mut self, sequence: Sequence, status: WaitStatus) {
-        let Some(child) = self.children.get(sequence) else {
-            return;
-        };
-        // Unmarked descendants cannot be told from others, so nobody waits for them.
-        let all_gone = self.childless || !self.marks;
-        if let Some(id) = child.id {
-            let status = exit_status(status);
-            self.outbox.push(
-                Reply::Exited {
-                    id,
-                    status,
-                    all_gone,
-                },
-                Vec::new(),
-            );
-        }
-        if all_gone || (child.id.is_none() && child.end.is_none()) {
-            self.children.remove(sequence);
-        }
-    }
-
-    /// An exited child without descendants.
-    fn forget(&mut self, sequence: Sequence) {
-        if let Some(id) = self.children.remove(sequence).and_then(|child| child.id) {
-            self.outbox.push(Reply::Gone { id }, Vec::new());
-        }
-    }
-
     /// Sends what the socket takes.
     fn flush(&mut self) -> std::result::Result<(), Disconnected> {
         let Some(socket) = &self.socket else {
-            self.outbox.clear();
+            self.service.outbox.clear();
             return Ok(());
         };
         loop {
-            match self.outbox.flush(socket.as_fd()) {
+            match self.service.outbox.flush(socket.as_fd()) {
                 Ok(()) | Err(Stuck::Full) => return Ok(()),
                 Err(Stuck::Closed) => return Err(Disconnected),
-                Err(Stuck::Undeliverable(id, error)) => {
-                    self.outbox.fail_start(id, error);
-                    if let Some(child) = self.children.release(id) {
-                        self.ending.stop(&mut self.children, child, Duration::ZERO);
-                    }
-                }
+                Err(Stuck::Undeliverable(id, error)) => self.service.take_back(id, error),
             }
-        }
-    }
-
-    /// Ends all children, as nobody is there any more to own them.
-    fn close(&mut self) {
-        if self.socket.take().is_some() {
-            self.outbox.clear();
-            self.ending.stop_all(&mut self.children);
-            self.reap();
         }
     }
 
     /// Requests are taken while there is nothing to send; else room is waited for.
     fn watch_socket(&mut self) -> Result<()> {
-        let wants_room = !self.outbox.is_empty();
-        if let Some(socket) = self
-            .socket
-            .as_ref()
-            .filter(|_| wants_room != self.watches_room)
-        {
+        let wants_room = !self.service.outbox.is_empty();
+        let changed = wants_room != self.watches_room;
+        if let Some(socket) = self.socket.as_ref().filter(|_| changed) {
             let flags = if wants_room {
                 epoll::EventFlags::OUT
             } else {
@@ -326,7 +134,10 @@ impl EventLoop {
 
     /// Sleeps until something happened or is due.
     fn wait(&mut self) -> Result<()> {
-        let timeout = self.ending.next_time(&self.children).map(until);
+        let Service {
+            ending, children, ..
+        } = &self.service;
+        let timeout = ending.next_time(children).map(until);
         let mut events = [MaybeUninit::uninit(); 4];
         match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
             Ok((events, _)) if events.iter().any(|event| event.data.u64() == CHILD_SIGNAL) => {
@@ -358,15 +169,4 @@ fn until(time: Instant) -> Timespec {
 fn clear(signals: BorrowedFd<'_>) {
     let mut information = [0_u8; size_of::<libc::signalfd_siginfo>()];
     let _ = rustix::io::read(signals, &mut information);
-}
-
-fn exit_status(status: WaitStatus) -> ExitStatus {
-    match status.terminating_signal() {
-        Some(signal) => ExitStatus::Signal(signal as u8),
-        None => ExitStatus::Code(status.exit_status().unwrap_or_default() as u8),
-    }
-}
-
-fn milliseconds(number: u32) -> Duration {
-    Duration::from_millis(number.into())
 }

@@ -8,6 +8,7 @@ mod exec;
 mod launch;
 mod outbox;
 mod schedule;
+mod service;
 mod setup;
 mod stdio;
 
