@@ -86,6 +86,27 @@ typedef struct {
      */
     int32_t (*loop_push)(tokamak_loop *loop, uint64_t callback_id, uint32_t event_type,
                          const tokamak_payload *payload, uint64_t timeout_milliseconds);
+
+    /*
+     * Results of work that was submitted to a loop. Reserve their places first (TOKAMAK_OVERLOADED when
+     * there are not so many), then push each result once, or give its place back. Any thread.
+     */
+    int32_t (*loop_reserve)(tokamak_loop *loop, uint64_t count);
+    void (*loop_unreserve)(tokamak_loop *loop, uint64_t count);
+
+    /*
+     * Has ended(context) called once when the loop ends, on any thread; at once if it has. Untie returns
+     * the context, or NULL when the call was made, or is being made. Any thread.
+     */
+    uint64_t (*loop_tie)(tokamak_loop *loop, void (*ended)(void *context), void *context);
+    void *(*loop_untie)(tokamak_loop *loop, uint64_t tie);
+
+    /*
+     * Pushes an async_result (is_error 0) or async_error into a reserved place. The process-independent
+     * environment and the term in it are taken over. From threads that are not the VM's only.
+     */
+    void (*loop_push_result)(tokamak_loop *loop, uint64_t callback_id, int32_t is_error,
+                             ErlNifEnv *env, ERL_NIF_TERM term);
 } tokamak_table;
 
 typedef struct {

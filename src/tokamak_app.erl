@@ -4,7 +4,7 @@
 -module(tokamak_app).
 -behaviour(application).
 
--export([start/2, stop/1]).
+-export([start/2, prep_stop/1, stop/1]).
 
 %% @private
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
@@ -21,6 +21,12 @@ started({error, _} = Error) ->
     Error;
 started(ignore) ->
     {error, ignored}.
+
+%% @private Calls get their time to end while everything still runs.
+-spec prep_stop(term()) -> term().
+prep_stop(State) ->
+    ok = tokamak_engines:stop_runtimes(),
+    State.
 
 %% @private Raw loops belong to processes that live on: they are closed here.
 -spec stop(term()) -> ok.

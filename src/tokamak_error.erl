@@ -25,6 +25,17 @@
     | path
     | modes
     | integer
+    | operation
+    | arguments
+    | calls
+    | submissions
+    | call
+    | calls_in_flight
+    | stream
+    | mode
+    | concurrency
+    | node
+    | function
     | term
     | {options, option_kinds()}.
 %% What an argument or the value of an option should be.
@@ -41,6 +52,8 @@ format_error(_Reason, [{_Module, _Function, Args, Info} | _]) ->
     case maps:get(cause, proplists:get_value(error_info, Info, #{}), undefined) of
         {badarg, Kinds} when is_list(Args), length(Args) =:= length(Kinds) ->
             explain(lists:zip3(lists:seq(1, length(Args)), Args, Kinds));
+        {explained, Explanations} ->
+            Explanations;
         not_owner ->
             #{general => "the calling process is not the owner"};
         _ ->
@@ -91,6 +104,17 @@ describe(iodata) -> "not iodata";
 describe(path) -> "not a file name";
 describe(modes) -> "not a list of read, write, append, exclusive with read, write or append in it";
 describe(integer) -> "not an integer from 0 to 2^31-1";
+describe(operation) -> "neither an atom nor {Engine, Name}";
+describe(arguments) -> "not a list";
+describe(calls) -> "not a list of {Op, Args}";
+describe(call) -> "not the reference of a call";
+describe(calls_in_flight) -> "not a list of references of calls";
+describe(stream) -> "not a stream";
+describe(mode) -> "neither fail_fast nor settle";
+describe(concurrency) -> "neither infinity nor a positive integer";
+describe(node) -> "neither a node nor any";
+describe(submissions) -> "not a list of {CallbackId, Op, Args}";
+describe(function) -> "not a function of two arguments";
 describe(term) -> "a term";
 describe({options, _Kinds}) -> "not a map of options".
 
@@ -135,12 +159,54 @@ is(modes, Value) ->
     tokamak_fd:native_flags(Value) =/= error;
 is(integer, Value) ->
     is_integer(Value) andalso Value >= 0 andalso Value =< 16#7FFFFFFF;
+is(operation, {Engine, Name}) ->
+    is_atom(Engine) andalso is_atom(Name);
+is(operation, Value) ->
+    is_atom(Value);
+is(arguments, Value) ->
+    is_list(Value) andalso length_or_improper(Value) =/= improper;
+is(calls, Value) ->
+    is_list_of(Value, fun
+        ({Op, Args}) -> is(operation, Op) andalso is(arguments, Args);
+        (_) -> false
+    end);
+is(submissions, Value) ->
+    is_list_of(Value, fun
+        ({Id, Op, Args}) ->
+            is(callback_id, Id) andalso is(operation, Op) andalso is(arguments, Args);
+        (_) ->
+            false
+    end);
+is(call, Value) ->
+    is_reference(Value) andalso tokamak:is_call(Value);
+is(calls_in_flight, Value) ->
+    is_list_of(Value, fun(Ref) -> is(call, Ref) end);
+is(stream, Value) ->
+    tokamak:is_stream(Value);
+is(mode, Value) ->
+    Value =:= fail_fast orelse Value =:= settle;
+is(concurrency, Value) ->
+    Value =:= infinity orelse is(size, Value);
+is(node, Value) ->
+    is_atom(Value);
+is(function, Value) ->
+    is_function(Value, 2);
 is(term, _Value) ->
     true;
 is({options, Kinds}, Value) ->
     is_map(Value) andalso
         map_size(maps:without(maps:keys(Kinds), Value)) =:= 0 andalso
         lists:all(fun({Key, Kind}) -> is_option(Key, Kind, Value) end, maps:to_list(Kinds)).
+
+is_list_of(Value, Is) ->
+    is_list(Value) andalso length_or_improper(Value) =/= improper andalso lists:all(Is, Value).
+
+length_or_improper(List) ->
+    try
+        length(List)
+    catch
+        error:badarg -> improper
+    end.
 
 is_option(Key, Kind, Options) ->
     case Options of

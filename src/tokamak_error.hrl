@@ -14,3 +14,10 @@
         {error_info, #{module => tokamak_error, cause => not_owner}}
     ])
 ).
+
+%% Explanations: the text for each argument that is wrong.
+-define(EXPLAINED(Args, Explanations),
+    erlang:error(badarg, Args, [
+        {error_info, #{module => tokamak_error, cause => {explained, Explanations}}}
+    ])
+).

@@ -20,6 +20,7 @@
 -export([add_reader/3, remove_reader/2, add_writer/3, remove_writer/2]).
 -export([start_timer/3, cancel_timer/2]).
 -export([register/3, unregister/2, post/4]).
+-export([submit/4, submit_many/2]).
 -export([event_types/0]).
 
 -include("tokamak_error.hrl").
@@ -359,6 +360,32 @@ post(Loop, CallbackId, Type, Data) when is_atom(Type) ->
     end;
 post(Loop, CallbackId, Type, Data) ->
     ?BADARG([Loop, CallbackId, Type, Data], [loop, callback_id, event_type, term]).
+
+%% @doc Starts an operation whose end is an event of the loop: `{CallbackId, async_result, Value}' or
+%% `{CallbackId, async_error, Reason}'.
+%%
+%% The call belongs to the loop, not to the calling process: it is cancelled when the loop ends. Its event's
+%% place in the queue is taken now, so that a loop that nobody consumes refuses (`overloaded').
+-spec submit(loop(), callback_id(), tokamak:op(), [term()]) ->
+    ok | {error, overloaded | closed | shutdown | {badarg, string()} | term()}.
+submit(Loop, CallbackId, Op, Args) ->
+    case tokamak_submit:submit(Loop, [{CallbackId, Op, Args}]) of
+        badarg ->
+            Kinds = [loop, callback_id, operation, arguments],
+            ?BADARG([Loop, CallbackId, Op, Args], Kinds);
+        Result ->
+            Result
+    end.
+
+%% @doc {@link submit/4} of many operations in one native call: all of them, or none. (Those of several
+%% engines go engine by engine; an error then means that the ones of earlier engines are running.)
+-spec submit_many(loop(), [{callback_id(), tokamak:op(), [term()]}]) ->
+    ok | {error, overloaded | closed | shutdown | {badarg, string()} | term()}.
+submit_many(Loop, Calls) ->
+    case tokamak_submit:submit(Loop, Calls) of
+        badarg -> ?BADARG([Loop, Calls], [loop, submissions]);
+        Result -> Result
+    end.
 
 %% @doc Lists the event types.
 -spec event_types() -> [event_type()].

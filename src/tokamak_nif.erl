@@ -57,6 +57,8 @@
 -define(ABI_VERSION, 1).
 -define(STUB, erlang:nif_error(not_loaded)).
 
+-include("tokamak_engine_stubs.hrl").
+
 -spec load() -> ok | {error, term()}.
 load() ->
     case tokamak_nif_loader:check(tokamak_nif, ?ABI_VERSION) of

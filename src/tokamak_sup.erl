@@ -1,5 +1,5 @@
 %% SPDX-License-Identifier: Apache-2.0
-%% @doc Supervises the application: the native services, the loops, the set of loops.
+%% @doc Supervises the application: the native services, the engines, the loops, the set of loops.
 %% @private
 -module(tokamak_sup).
 -behaviour(supervisor).
@@ -17,6 +17,7 @@ init([]) ->
     Flags = #{strategy => one_for_one, intensity => 10, period => 10},
     Children = [
         #{id => reaper, start => {tokamak_reaper, start_link, []}},
+        #{id => engines, start => {tokamak_engines, start_link, []}},
         #{id => loops, start => {tokamak_loop_sup, start_link, []}, type => supervisor},
         #{id => router, start => {tokamak_router, start_link, []}}
     ],

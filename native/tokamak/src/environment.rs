@@ -6,7 +6,7 @@
 
 use rustler::sys::{
     ErlNifEnv, ErlNifTerm, enif_alloc_env, enif_clear_env, enif_free_env, enif_make_copy,
-    enif_make_pid, enif_send,
+    enif_make_pid, enif_send, enif_thread_type,
 };
 use rustler::{Env, LocalPid, Term};
 use std::cell::OnceCell;
@@ -50,6 +50,34 @@ impl SavedTerm {
         Self { environment, term }
     }
 
+    /// Builds a term in an environment of its own.
+    pub fn build(build: impl FnOnce(Env) -> Term) -> Self {
+        let environment = OwnEnvironment::new();
+        let lifetime = ();
+        // SAFETY: the environment was just made, and its Env cannot leave this function.
+        let term = unsafe { build(Env::new(&lifetime, environment.0)).as_c_arg() };
+        Self { environment, term }
+    }
+
+    /// Gives the environment away, with the term that lives in it.
+    pub fn into_raw(self) -> (*mut ErlNifEnv, ErlNifTerm) {
+        let raw = (self.environment.0, self.term);
+        std::mem::forget(self.environment);
+        raw
+    }
+
+    /// Takes over an environment with a term that lives in it.
+    ///
+    /// # Safety
+    /// The environment is a process-independent one that nobody else uses or frees, and the term lives
+    /// in it.
+    pub unsafe fn from_raw(env: *mut ErlNifEnv, term: ErlNifTerm) -> Self {
+        Self {
+            environment: OwnEnvironment(env),
+            term,
+        }
+    }
+
     /// Copies the term into another environment.
     pub fn load<'a>(&self, env: Env<'a>) -> Term<'a> {
         debug_assert!(!self.environment.0.is_null());
@@ -68,6 +96,12 @@ pub fn pid_key(pid: &LocalPid) -> PidKey {
     PidKey(unsafe { enif_make_pid(ptr::null_mut(), *pid.as_c_arg()) })
 }
 
+/// Whether this is a thread of the VM's that runs processes.
+pub fn on_scheduler() -> bool {
+    // SAFETY: reads a thread-local of the VM.
+    unsafe { enif_thread_type() != 0 }
+}
+
 /// Who sends: a process within a NIF call, or a thread that the VM does not know.
 #[derive(Clone, Copy)]
 pub enum Sender<'a> {
@@ -84,6 +118,18 @@ impl Sender<'_> {
             Self::Process(env) => send_from_process(env, to, build),
             Self::Thread => send_from_thread(to, build),
         }
+    }
+}
+
+/// Sends from wherever this is: on a scheduler thread, where only a NIF call's own environment would
+/// do, the janitor sends.
+pub fn send_anywhere(to: LocalPid, build: impl FnOnce(Env) -> Term + Send + 'static) {
+    if on_scheduler() {
+        crate::owners::on_janitor(move || {
+            Sender::Thread.send(&to, build);
+        });
+    } else {
+        Sender::Thread.send(&to, build);
     }
 }
 

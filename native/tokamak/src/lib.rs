@@ -1,6 +1,127 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The glue between the BEAM and tokamak's core.
+//! The SDK of tokamak: async Rust functions as operations that Erlang and Elixir call.
+//!
+//! `docs/writing-operations.md` takes an author from `cargo new` to a call from Erlang.
 
+#[doc(hidden)]
+pub mod atoms;
+pub mod bytes;
+#[doc(hidden)]
+pub mod calls;
+pub mod context;
 pub mod environment;
+mod gather;
+pub mod operation;
 pub mod owners;
+pub mod reply;
+pub mod runtime;
+pub mod stream;
+#[doc(hidden)]
+pub mod stream_calls;
+pub mod submit;
+#[doc(hidden)]
+pub mod submit_calls;
 pub mod table;
+pub mod task;
+
+#[doc(hidden)]
+pub use inventory;
+pub use rustler;
+
+pub use bytes::{Bytes, Path, Value};
+pub use context::Ctx;
+pub use reply::OperationError;
+pub use stream::{Inbox, Outbox};
+pub use tokamak_macros::{OperationError, op};
+
+/// Makes a NIF library of a crate: the NIFs that every engine has, for the Erlang module of this name,
+/// which uses `tokamak_engine.hrl`. `load = function` names one more function to call at the load, which
+/// returns whether that may go on.
+#[macro_export]
+macro_rules! nif {
+    ($module:literal) => {
+        $crate::nif!($module, load = |_env| true);
+    };
+    ($module:literal, load = $load:expr) => {
+        mod tokamak_nifs {
+            use $crate::rustler::{self, Atom, Env, Term};
+
+            $crate::engine_nifs!();
+        }
+
+        use $crate::rustler;
+
+        fn tokamak_load(env: $crate::rustler::Env, _info: $crate::rustler::Term) -> bool {
+            let load: fn($crate::rustler::Env) -> bool = $load;
+            $crate::operation::register(env, $module) && load(env)
+        }
+
+        $crate::rustler::init!($module, load = tokamak_load);
+    };
+}
+
+/// The NIFs that every engine has; for `nif!`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! engine_nifs {
+    () => {
+        $crate::engine_nif!(calls::call as op_call(name: [Atom], args: [Term<'a>]));
+        $crate::engine_nif!(calls::resume as op_resume(handle: [Term<'a>], reference: [Term<'a>]));
+        $crate::engine_nif!(
+            calls::call_with as op_call_with(name: [Atom], args: [Term<'a>], reference: [Term<'a>])
+        );
+        $crate::engine_nif!(calls::call_async as op_async(name: [Atom], args: [Term<'a>]));
+        $crate::engine_nif!(calls::cast as op_cast(name: [Atom], args: [Term<'a>]));
+        $crate::engine_nif!(calls::state as op_state(handle: [Term<'a>]));
+        $crate::engine_nif!(calls::cancel as op_cancel(handle: [Term<'a>]));
+        $crate::engine_nif!(
+            calls::gather as op_gather(
+                calls: [Term<'a>], max_concurrency: [usize], mode: [Atom], reference: [Term<'a>]
+            )
+        );
+        $crate::engine_nif!(
+            stream_calls::open as op_open(
+                kind: [Atom], name: [Atom], args: [Term<'a>], window: [usize], inbox: [usize]
+            )
+        );
+        $crate::engine_nif!(
+            stream_calls::next as op_next(handle: [Term<'a>], reference: [Term<'a>])
+        );
+        $crate::engine_nif!(
+            stream_calls::push as op_push(
+                handle: [Term<'a>], item: [Term<'a>], reference: [Term<'a>]
+            )
+        );
+        $crate::engine_nif!(
+            stream_calls::stop_waiting as op_stop_waiting(handle: [Term<'a>], what: [Atom])
+        );
+        $crate::engine_nif!(stream_calls::close as op_close(handle: [Term<'a>]));
+        $crate::engine_nif!(
+            submit_calls::submit as op_submit(event_loop: [Term<'a>], calls: [Term<'a>])
+        );
+        $crate::engine_nif!(calls::operations as op_list());
+        $crate::engine_nif!(calls::stats as op_stats());
+        $crate::engine_nif!(
+            calls::start_runtime as op_start_runtime(
+                workers: [usize], blocking: [usize], in_flight: [usize], table: [Term<'a>]
+            )
+        );
+        $crate::engine_nif!(
+            calls::stop_runtime as op_stop_runtime(
+                drain_milliseconds: [u64], reference: [Term<'a>]
+            )
+        );
+    };
+}
+
+/// One NIF of an engine; for `nif!`. The types are tokens, as `rustler::nif` reads them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! engine_nif {
+    ($module:ident::$function:ident as $name:ident($($argument:ident: [$($type:tt)*]),*)) => {
+        #[$crate::rustler::nif]
+        fn $name<'a>(env: Env<'a>, $($argument: $($type)*),*) -> Term<'a> {
+            $crate::$module::$function(env, $($argument),*)
+        }
+    };
+}

@@ -19,6 +19,9 @@ use std::thread::Thread;
 pub trait Possession: Send + Sync {
     /// Its owner is dead. Called on the janitor's thread, with no lock held.
     fn owner_died(&self);
+
+    /// The library's runtime stops. Called on a thread of ours, with no lock held.
+    fn library_stops(&self) {}
 }
 
 /// Names a possession among all possessions.
@@ -43,7 +46,7 @@ impl Resource for OwnerMonitor {
     const IMPLEMENTS_DOWN: bool = true;
 
     fn down<'a>(&'a self, _env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
-        JANITOR.owner_died(pid_key(&pid));
+        JANITOR.give(Job::OwnerDied(pid_key(&pid)));
     }
 }
 
@@ -93,16 +96,38 @@ pub fn count() -> usize {
     OWNERS.len()
 }
 
+/// What the janitor is given to do.
+enum Job {
+    OwnerDied(PidKey),
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+/// Has the janitor do what must not be done on a scheduler thread.
+pub fn on_janitor(run: impl FnOnce() + Send + 'static) {
+    JANITOR.give(Job::Run(Box::new(run)));
+}
+
+/// Tells all possessions that the library stops.
+pub fn library_stops() {
+    let possessions: Vec<Weak<dyn Possession>> = OWNERS
+        .iter()
+        .flat_map(|owner| owner.possessions.values().cloned().collect::<Vec<_>>())
+        .collect();
+    for possession in possessions.iter().filter_map(Weak::upgrade) {
+        possession.library_stops();
+    }
+}
+
 /// Does what a `down` callback must not do.
 struct Janitor {
-    dead: SegQueue<PidKey>,
+    jobs: SegQueue<Job>,
     thread: Mutex<Option<Thread>>,
 }
 
 impl Janitor {
     fn new() -> Self {
         Self {
-            dead: SegQueue::new(),
+            jobs: SegQueue::new(),
             thread: Mutex::new(None),
         }
     }
@@ -118,8 +143,8 @@ impl Janitor {
         Ok(())
     }
 
-    fn owner_died(&self, pid: PidKey) {
-        self.dead.push(pid);
+    fn give(&self, job: Job) {
+        self.jobs.push(job);
         if let Some(thread) = self.thread.lock().as_ref() {
             thread.unpark();
         }
@@ -127,8 +152,13 @@ impl Janitor {
 
     fn run(&self) {
         loop {
-            while let Some(pid) = self.dead.pop() {
-                self.clean_up(pid);
+            while let Some(job) = self.jobs.pop() {
+                // A job that fails must not keep the others from theirs.
+                let job = std::panic::AssertUnwindSafe(|| match job {
+                    Job::OwnerDied(pid) => self.clean_up(pid),
+                    Job::Run(run) => run(),
+                });
+                let _ = std::panic::catch_unwind(job);
             }
             std::thread::park();
         }

@@ -6,9 +6,14 @@
 //! `enif_dynamic_resource_call`; it is valid for as long as the VM lives, because the base library is
 //! never unloaded.
 
+use crate::environment::SavedTerm;
+use crate::reply::{Reply, encode_payload};
+use crate::submit::{LoopPort, NoPlace};
+use crate::task::Task;
 use rustler::sys::{ErlNifEnv, ErlNifTerm};
 use rustler::{Atom, Env, Term};
 use std::ffi::c_void;
+use std::sync::Weak;
 use std::time::Duration;
 
 /// The version of the table. It is raised when a function changes; functions that are only added are
@@ -79,7 +84,27 @@ pub struct Table {
         payload: *const CPayload,
         timeout_milliseconds: u64,
     ) -> i32,
+    /// Reserves places for results of submitted calls.
+    pub loop_reserve: unsafe extern "C" fn(event_loop: *mut c_void, count: u64) -> i32,
+    /// Gives reserved places back.
+    pub loop_unreserve: unsafe extern "C" fn(event_loop: *mut c_void, count: u64),
+    /// Has a function called when the loop ends.
+    pub loop_tie:
+        unsafe extern "C" fn(event_loop: *mut c_void, ended: Ended, context: *mut c_void) -> u64,
+    /// Unties: the context comes back, or null when the function was called.
+    pub loop_untie: unsafe extern "C" fn(event_loop: *mut c_void, tie: u64) -> *mut c_void,
+    /// Pushes the result of a submitted call into its reserved place; takes the environment over.
+    pub loop_push_result: unsafe extern "C" fn(
+        event_loop: *mut c_void,
+        callback_id: u64,
+        is_error: i32,
+        env: *mut ErlNifEnv,
+        term: ErlNifTerm,
+    ),
 }
+
+/// What is called when a loop ends that something was tied to.
+pub type Ended = unsafe extern "C" fn(context: *mut c_void);
 
 /// What the base library fills when it is asked for its table.
 #[derive(Debug)]
@@ -174,6 +199,70 @@ impl LoopReference {
             _ => Status::Failed,
         }
     }
+}
+
+/// Loops of the base library as submitted calls of another library see them.
+pub struct TablePort(pub LoopReference);
+
+impl LoopPort for TablePort {
+    fn reserve(&self, count: usize) -> Result<(), NoPlace> {
+        let LoopReference { table, event_loop } = &self.0;
+        // SAFETY: the reference was taken by `retain`.
+        match unsafe { (table.loop_reserve)(*event_loop, count as u64) } {
+            0 => Ok(()),
+            1 => Err(NoPlace::Overloaded),
+            _ => Err(NoPlace::Closed),
+        }
+    }
+
+    fn unreserve(&self, count: usize) {
+        let LoopReference { table, event_loop } = &self.0;
+        // SAFETY: as above.
+        unsafe { (table.loop_unreserve)(*event_loop, count as u64) }
+    }
+
+    fn tie(&self, task: Weak<Task>) -> u64 {
+        let LoopReference { table, event_loop } = &self.0;
+        let context = Box::into_raw(Box::new(task)).cast();
+        // SAFETY: as above; the context is freed by `cancel_tied` or by `untie`.
+        unsafe { (table.loop_tie)(*event_loop, cancel_tied, context) }
+    }
+
+    fn untie(&self, tie: u64) {
+        let LoopReference { table, event_loop } = &self.0;
+        // SAFETY: as above; what comes back is the context of `tie`, and nobody else frees it.
+        unsafe {
+            let context = (table.loop_untie)(*event_loop, tie);
+            if !context.is_null() {
+                drop(Box::from_raw(context.cast::<Weak<Task>>()));
+            }
+        }
+    }
+
+    fn push_reply(&self, callback_id: u64, reply: Reply) {
+        let LoopReference { table, event_loop } = &self.0;
+        let is_error = i32::from(reply.is_err());
+        let (env, term) = SavedTerm::build(|env| encode_payload(env, &reply)).into_raw();
+        // SAFETY: as above; the environment and its term are given away.
+        unsafe { (table.loop_push_result)(*event_loop, callback_id, is_error, env, term) }
+    }
+
+    fn push_event(&self, callback_id: u64, data: Data) -> bool {
+        let user = tokamak_core::event::EventType::User.code();
+        self.0.push(callback_id, user, data, Duration::ZERO) == Status::Ok
+    }
+}
+
+/// The loop ended that a call was tied to.
+unsafe extern "C" fn cancel_tied(context: *mut c_void) {
+    // SAFETY: made by `tie`, and called once.
+    let task = unsafe { Box::from_raw(context.cast::<Weak<Task>>()) };
+    let cancel = std::panic::AssertUnwindSafe(|| {
+        if let Some(task) = task.upgrade() {
+            task.cancel();
+        }
+    });
+    let _ = std::panic::catch_unwind(cancel);
 }
 
 impl Drop for LoopReference {

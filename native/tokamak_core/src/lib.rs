@@ -6,11 +6,15 @@
 
 pub mod event;
 pub mod event_id;
+pub mod limiter;
+pub mod panic;
+pub mod pool;
 pub mod queue;
 #[cfg(target_os = "linux")]
 pub mod reactor;
 pub mod readiness;
 mod sync;
+pub mod task_state;
 pub mod timer_wheel;
 pub mod timers;
 pub mod wake_flag;

@@ -114,6 +114,38 @@ impl<T> EventQueue<T> {
         Ok(self.notify())
     }
 
+    /// Reserves places for items that come later, by [`push_reserved`](Self::push_reserved); given back by
+    /// [`release`](Self::release).
+    ///
+    /// # Errors
+    /// [`Refused`], when there are not so many places, or the queue is closed.
+    pub fn reserve(&self, count: usize) -> Result<(), Refused<()>> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Refused::Closed(()));
+        }
+        let count = count as u64;
+        let before = self.pushed.fetch_add(count, Ordering::SeqCst);
+        let waiting = before.wrapping_sub(self.released.load(Ordering::SeqCst));
+        if waiting + count > self.limit {
+            self.pushed.fetch_sub(count, Ordering::SeqCst);
+            self.refused.fetch_add(count, Ordering::Relaxed);
+            return Err(Refused::Overloaded(()));
+        }
+        Ok(())
+    }
+
+    /// Pushes an item into a reserved place.
+    ///
+    /// # Errors
+    /// [`Refused::Closed`] with the item, when the queue is closed.
+    pub fn push_reserved(&self, item: T) -> Result<Wake, Refused<T>> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Refused::Closed(item));
+        }
+        self.items.push(item);
+        Ok(self.notify())
+    }
+
     /// Counts `count` items that were admitted elsewhere and do not pass through the queue.
     pub fn admit(&self, count: usize) {
         self.pushed.fetch_add(count as u64, Ordering::SeqCst);

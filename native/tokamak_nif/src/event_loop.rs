@@ -13,6 +13,7 @@ use crate::fd::Fd;
 use crate::handlers::Handlers;
 use crate::library::Services;
 use crate::payload::{Event, Payload};
+use crate::submissions::Ties;
 use crate::watch::{Direction, Watch};
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
@@ -82,6 +83,7 @@ pub struct EventLoop {
     pub timers: Arc<TimerSet>,
     pub descriptors: Descriptors,
     pub watches: Mutex<HashMap<u64, Arc<Watch>>>,
+    pub ties: Ties,
     next_watch: AtomicU64,
     coalesced: AtomicU64,
     closed: AtomicBool,
@@ -117,6 +119,7 @@ impl EventLoop {
                     Descriptors::none()
                 }),
                 watches: Mutex::new(HashMap::new()),
+                ties: Ties::default(),
                 next_watch: AtomicU64::new(1),
                 coalesced: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
@@ -354,6 +357,7 @@ impl EventLoop {
         self.timers.close();
         self.wake_waiter(sender, atoms::closed());
         self.handlers.close(sender);
+        self.ties.end();
         self.end_watches(sender);
         owners::disown(&self.owner, self.key);
         let handle = self.handle.lock().take();

@@ -13,8 +13,10 @@ mod handlers;
 mod id;
 mod library;
 mod loop_nifs;
+mod operations;
 mod payload;
 mod select;
+mod submissions;
 mod table;
 mod transfer;
 mod watch;
@@ -34,8 +36,9 @@ fn abi_version() -> u32 {
     ABI_VERSION
 }
 
-fn load(env: rustler::Env, _load_info: rustler::Term) -> bool {
+fn load(env: rustler::Env) -> bool {
+    tokamak::submit::set_find_loop(submissions::find_loop);
     select::open_resource_type(env)
 }
 
-rustler::init!("tokamak_nif", load = load);
+tokamak::nif!("tokamak_nif", load = load);

@@ -6,6 +6,7 @@ use crate::watch::{Direction, Watch};
 use rustler::{Atom, Encoder, Env, NewBinary, Term};
 use std::sync::Arc;
 use tokamak::environment::SavedTerm;
+use tokamak::reply::{Reply, encode_payload};
 use tokamak_core::event::{self, EventType};
 use tokamak_core::readiness::Consumer;
 
@@ -25,6 +26,8 @@ pub enum Payload {
     Integer(i64),
     Atom(Atom),
     Bytes(Box<[u8]>),
+    /// The end of a submitted call.
+    Reply(Box<Reply>),
     /// Any other term, in an environment of its own.
     Term(Box<SavedTerm>),
 }
@@ -49,6 +52,7 @@ impl Payload {
             Self::Integer(integer) => integer.encode(env),
             Self::Atom(atom) => atom.encode(env),
             Self::Bytes(bytes) => NewBinary::from_slice(env, bytes).into(),
+            Self::Reply(reply) => encode_payload(env, reply),
             Self::Term(term) => term.load(env),
         }
     }

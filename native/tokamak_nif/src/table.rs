@@ -4,14 +4,16 @@
 use crate::event_loop::EventLoop;
 use crate::loop_nifs::LoopResource;
 use crate::payload::{Event, Payload};
+use crate::submissions::Tie;
 use rustler::sys::{ErlNifEnv, ErlNifTerm};
 use rustler::{Encoder, Env, Resource, ResourceArc, Term};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokamak::environment::Sender;
-use tokamak::table::{CPayload, CPayloadKind, Status, TABLE_VERSION, Table, TableRequest};
+use tokamak::environment::{SavedTerm, Sender};
+use tokamak::submit::{LoopPort, NoPlace};
+use tokamak::table::{CPayload, CPayloadKind, Ended, Status, TABLE_VERSION, Table, TableRequest};
 use tokamak_core::event::EventType;
 use tokamak_core::event_id::{CALLBACK_IDS, MAX_ID};
 use tokamak_core::queue::Refused;
@@ -23,6 +25,11 @@ static TABLE: Table = Table {
     loop_retain,
     loop_release,
     loop_push,
+    loop_reserve,
+    loop_unreserve,
+    loop_tie,
+    loop_untie,
+    loop_push_result,
 };
 
 /// The resource whose dynamic call gives the table.
@@ -117,6 +124,92 @@ fn push(event_loop: &EventLoop, event: Event, timeout_milliseconds: u64) -> Stat
         Err(Refused::Overloaded(_)) => Status::Overloaded,
         Err(Refused::Closed(_)) => Status::Closed,
     }
+}
+
+unsafe extern "C" fn loop_reserve(event_loop: *mut c_void, count: u64) -> i32 {
+    // SAFETY: the caller holds a reference from loop_retain.
+    let Some(event_loop) = (unsafe { event_loop.cast::<EventLoop>().as_ref() }) else {
+        return Status::BadArgument as i32;
+    };
+    let Ok(count) = usize::try_from(count) else {
+        return Status::Overloaded as i32;
+    };
+    let status = match event_loop.reserve(count) {
+        Ok(()) => Status::Ok,
+        Err(NoPlace::Overloaded) => Status::Overloaded,
+        Err(NoPlace::Closed) => Status::Closed,
+    };
+    status as i32
+}
+
+unsafe extern "C" fn loop_unreserve(event_loop: *mut c_void, count: u64) {
+    // SAFETY: the caller holds a reference from loop_retain.
+    if let Some(event_loop) = unsafe { event_loop.cast::<EventLoop>().as_ref() } {
+        event_loop.unreserve(usize::try_from(count).unwrap_or(0));
+    }
+}
+
+/// A function of another library that is called when a loop ends.
+pub struct ForeignTie {
+    ended: Ended,
+    context: *mut c_void,
+}
+
+// SAFETY: the other library says that its function may be called from any thread with its context.
+unsafe impl Send for ForeignTie {}
+
+impl ForeignTie {
+    /// The loop has ended.
+    pub fn call(self) {
+        // SAFETY: called once; the context is still the other library's, as it did not untie it.
+        unsafe { (self.ended)(self.context) }
+    }
+}
+
+unsafe extern "C" fn loop_tie(event_loop: *mut c_void, ended: Ended, context: *mut c_void) -> u64 {
+    let tie = ForeignTie { ended, context };
+    // SAFETY: the caller holds a reference from loop_retain.
+    let Some(event_loop) = (unsafe { event_loop.cast::<EventLoop>().as_ref() }) else {
+        tie.call();
+        return 0;
+    };
+    let key = event_loop.ties.insert(Tie::Foreign(tie));
+    event_loop.end_ties_if_closed();
+    key
+}
+
+unsafe extern "C" fn loop_untie(event_loop: *mut c_void, tie: u64) -> *mut c_void {
+    // SAFETY: the caller holds a reference from loop_retain.
+    let event_loop = unsafe { event_loop.cast::<EventLoop>().as_ref() };
+    match event_loop.and_then(|event_loop| event_loop.ties.remove(tie)) {
+        Some(Tie::Foreign(tie)) => tie.context,
+        _ => std::ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn loop_push_result(
+    event_loop: *mut c_void,
+    callback_id: u64,
+    is_error: i32,
+    env: *mut ErlNifEnv,
+    term: ErlNifTerm,
+) {
+    // SAFETY: the caller gives the environment away.
+    let term = unsafe { SavedTerm::from_raw(env, term) };
+    // SAFETY: the caller holds a reference from loop_retain.
+    let Some(event_loop) = (unsafe { event_loop.cast::<EventLoop>().as_ref() }) else {
+        return;
+    };
+    let kind = match is_error {
+        0 => EventType::AsyncResult,
+        _ => EventType::AsyncError,
+    };
+    let event = Event {
+        callback_id,
+        kind,
+        payload: Payload::Term(Box::new(term)),
+    };
+    let _ = catch_unwind(AssertUnwindSafe(|| event_loop.push_reserved(event)));
 }
 
 /// Copies the data of an event.

@@ -1,0 +1,77 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% The native functions that every engine has: tokamak calls them, nobody else does.
+
+-export([
+    op_call/2,
+    op_resume/2,
+    op_call_with/3,
+    op_async/2,
+    op_cast/2,
+    op_state/1,
+    op_cancel/1,
+    op_gather/4,
+    op_open/5,
+    op_next/2,
+    op_push/3,
+    op_stop_waiting/2,
+    op_close/1,
+    op_submit/2,
+    op_list/0,
+    op_stats/0,
+    op_start_runtime/4,
+    op_stop_runtime/2
+]).
+
+-spec op_call(atom(), term()) -> term().
+op_call(_Name, _Args) -> erlang:nif_error(not_loaded).
+
+-spec op_resume(reference(), reference()) -> ok | badarg.
+op_resume(_Handle, _Reference) -> erlang:nif_error(not_loaded).
+
+-spec op_call_with(atom(), term(), reference()) -> term().
+op_call_with(_Name, _Args, _Reference) -> erlang:nif_error(not_loaded).
+
+-spec op_async(atom(), term()) -> term().
+op_async(_Name, _Args) -> erlang:nif_error(not_loaded).
+
+-spec op_cast(atom(), term()) -> term().
+op_cast(_Name, _Args) -> erlang:nif_error(not_loaded).
+
+-spec op_state(term()) -> running | sending | sent | cancelled | not_owner | badarg.
+op_state(_Handle) -> erlang:nif_error(not_loaded).
+
+-spec op_cancel(term()) -> sending | sent | cancelled | not_owner | badarg.
+op_cancel(_Handle) -> erlang:nif_error(not_loaded).
+
+-spec op_gather(term(), pos_integer(), fail_fast | settle, reference()) -> term().
+op_gather(_Calls, _MaxConcurrency, _Mode, _Reference) -> erlang:nif_error(not_loaded).
+
+-spec op_open(stream | duplex, atom(), term(), pos_integer(), pos_integer()) -> term().
+op_open(_Kind, _Name, _Args, _Window, _Inbox) -> erlang:nif_error(not_loaded).
+
+-spec op_next(term(), reference() | undefined) -> term().
+op_next(_Handle, _Reference) -> erlang:nif_error(not_loaded).
+
+-spec op_push(term(), term(), reference() | undefined) -> term().
+op_push(_Handle, _Item, _Reference) -> erlang:nif_error(not_loaded).
+
+-spec op_stop_waiting(term(), next | push) -> boolean() | not_owner | badarg.
+op_stop_waiting(_Handle, _What) -> erlang:nif_error(not_loaded).
+
+-spec op_close(term()) -> ok | not_owner | badarg.
+op_close(_Handle) -> erlang:nif_error(not_loaded).
+
+-spec op_submit(term(), term()) -> term().
+op_submit(_Loop, _Calls) -> erlang:nif_error(not_loaded).
+
+-spec op_list() -> [{atom(), non_neg_integer(), async | eager | blocking | stream | duplex}].
+op_list() -> erlang:nif_error(not_loaded).
+
+-spec op_stats() -> map() | shutdown.
+op_stats() -> erlang:nif_error(not_loaded).
+
+-spec op_start_runtime(pos_integer(), pos_integer(), pos_integer(), term()) -> ok | {error, binary()}.
+op_start_runtime(_Workers, _Blocking, _InFlight, _Table) -> erlang:nif_error(not_loaded).
+
+-spec op_stop_runtime(non_neg_integer(), reference()) -> ok.
+op_stop_runtime(_DrainMilliseconds, _Reference) -> erlang:nif_error(not_loaded).

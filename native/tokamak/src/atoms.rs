@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The atoms that the SDK itself gives to Erlang.
+
+rustler::atoms! {
+    badarg, cancelled, closed, done, encode, error, fail_fast, full, not_owner, ok, overloaded, panic, pending,
+    push, ready, running, sending, sent, settle, shutdown, stopped, tokamak, undefined, unknown_operation, use_reference,
+    waiting, wrong_kind,
+
+    async_ = "async", eager, blocking, stream, duplex,
+
+    arity, blocking_running, blocking_waiting, engine, in_flight, kind, max_blocking_threads,
+    max_in_flight, name, operations, queue_depth, runtime, slow_polls, tasks, workers,
+}

@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The NIFs of calls, as functions: `tokamak::nif!` makes NIFs of them in the library that uses it.
+
+use crate::atoms;
+use crate::context::LazyCtx;
+use crate::environment::{SavedTerm, Sender};
+use crate::gather::{self, Mode};
+use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
+use crate::reply::{Reason, encode_error};
+use crate::runtime::{self, Refusal, Runtime};
+use crate::submit;
+use crate::table::Table;
+use crate::task::{ReplyTo, Task};
+use parking_lot::Mutex;
+use rustler::types::ListIterator;
+use rustler::{Atom, Encoder, Env, Resource, ResourceArc, Term};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokamak_core::task_state::State;
+
+/// The most arguments an operation takes.
+pub const MAX_ARITY: usize = 8;
+
+/// A first poll that takes longer is counted.
+const SLOW_POLL: Duration = Duration::from_millis(1);
+
+/// What the handle of a call refers to.
+pub struct CallResource {
+    task: Option<Arc<Task>>,
+    /// An eager operation that was pending, until its caller has a reference to wait for.
+    pending: Mutex<Option<(&'static Entry, ReplyFuture)>>,
+    caller: rustler::LocalPid,
+}
+
+#[rustler::resource_impl]
+impl Resource for CallResource {}
+
+impl CallResource {
+    fn new(env: Env, task: Option<Arc<Task>>) -> ResourceArc<Self> {
+        ResourceArc::new(Self {
+            task,
+            pending: Mutex::new(None),
+            caller: env.pid(),
+        })
+    }
+}
+
+/// The arguments of a call on the stack.
+pub(crate) struct Args<'a> {
+    terms: [Term<'a>; MAX_ARITY],
+    count: usize,
+}
+
+impl<'a> Args<'a> {
+    pub(crate) fn decode(list: Term<'a>, arity: usize) -> Result<Self, BadArgument> {
+        let wrong = || BadArgument {
+            index: 0,
+            expected: "a list of as many arguments as the operation takes",
+        };
+        let iterator: ListIterator = list.decode().map_err(|_| wrong())?;
+        let mut args = Self {
+            terms: [list; MAX_ARITY],
+            count: 0,
+        };
+        for term in iterator {
+            *args.terms.get_mut(args.count).ok_or_else(wrong)? = term;
+            args.count += 1;
+        }
+        if args.count == arity {
+            Ok(args)
+        } else {
+            Err(wrong())
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Term<'a>] {
+        &self.terms[..self.count]
+    }
+}
+
+/// Why a call cannot be made.
+pub(crate) enum NotMade {
+    BadArgument(BadArgument),
+    Refused(Refusal),
+    Unknown(Atom),
+    WrongKind(Kind),
+    Closed,
+}
+
+impl From<BadArgument> for NotMade {
+    fn from(wrong: BadArgument) -> Self {
+        Self::BadArgument(wrong)
+    }
+}
+
+impl From<Refusal> for NotMade {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Encoder for NotMade {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Self::BadArgument(wrong) => wrong.encode(env),
+            Self::Refused(refusal) => (atoms::error(), refusal_atom(*refusal)).encode(env),
+            Self::Unknown(name) => encode_error(env, &Reason::UnknownOperation(*name)),
+            Self::Closed => (atoms::error(), atoms::closed()).encode(env),
+            Self::WrongKind(kind) => {
+                (atoms::error(), (atoms::wrong_kind(), kind.atom())).encode(env)
+            }
+        }
+    }
+}
+
+fn refusal_atom(refusal: Refusal) -> Atom {
+    match refusal {
+        Refusal::Overloaded => atoms::overloaded(),
+        Refusal::Shutdown => atoms::shutdown(),
+    }
+}
+
+pub(crate) fn running() -> Result<Arc<Runtime>, NotMade> {
+    runtime::current().ok_or(NotMade::Refused(Refusal::Shutdown))
+}
+
+/// The operation of a name, if it is one that is called.
+pub(crate) fn callable(name: Atom) -> Result<&'static Entry, NotMade> {
+    let entry = operation::find(name).ok_or(NotMade::Unknown(name))?;
+    match entry.operation.kind {
+        kind @ (Kind::Stream | Kind::Duplex) => Err(NotMade::WrongKind(kind)),
+        _ => Ok(entry),
+    }
+}
+
+/// Gives an operation that is called its arguments.
+pub(crate) fn start<'a>(
+    env: Env<'a>,
+    entry: &Entry,
+    args: Term<'a>,
+    ctx: &LazyCtx,
+) -> Result<Started, BadArgument> {
+    let args = Args::decode(args, entry.operation.arity)?;
+    start_call(
+        entry,
+        &Call {
+            env,
+            args: args.as_slice(),
+            ctx,
+            output: None,
+            inbox: 0,
+        },
+    )
+}
+
+/// Has an operation decode its arguments. That is code of its author's: a panic is the call's end.
+pub(crate) fn start_call(entry: &Entry, call: &Call) -> Result<Started, BadArgument> {
+    let start = AssertUnwindSafe(|| (entry.operation.start)(call));
+    catch_unwind(start).unwrap_or_else(|panic| {
+        let reason = Reason::of_panic(panic.as_ref());
+        Ok(Started::Future(Box::pin(async move { Err(reason) })))
+    })
+}
+
+pub(crate) fn launch(task: &Arc<Task>, entry: &'static Entry, started: Started) {
+    match started {
+        Started::Future(future) => task.spawn(entry, future),
+        Started::Blocking(run) => task.spawn_blocking(entry, run),
+        Started::Stream(_) | Started::Duplex(..) => {}
+    }
+}
+
+/// Polls an eager operation once, here.
+fn poll_eagerly<'a>(
+    env: Env<'a>,
+    runtime: &Runtime,
+    entry: &Entry,
+    args: Term<'a>,
+    ctx: &LazyCtx,
+) -> Result<Option<Eager<'a>>, BadArgument> {
+    let Some(eager) = entry.operation.eager else {
+        return Ok(None);
+    };
+    let args = Args::decode(args, entry.operation.arity)?;
+    let call = Call {
+        env,
+        args: args.as_slice(),
+        ctx,
+        output: None,
+        inbox: 0,
+    };
+    let _entered = runtime.handle().enter();
+    let started = Instant::now();
+    let polled = catch_unwind(AssertUnwindSafe(|| eager(&call)));
+    if started.elapsed() > SLOW_POLL {
+        runtime::count_slow_poll(entry.operation.name);
+    }
+    match polled {
+        Ok(polled) => polled.map(Some),
+        Err(panic) => {
+            let reason = Reason::of_panic(panic.as_ref());
+            Ok(Some(Eager::Ready(encode_error(env, &reason))))
+        }
+    }
+}
+
+/// `{ok, Value} | {error, Reason}` of an eager operation that is ready, `{pending, Handle}` of one that
+/// is not, `use_reference` for any other operation: see [`call_with`].
+pub fn call<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Term<'a> {
+    try_call(env, name, args).unwrap_or_else(|not| not.encode(env))
+}
+
+fn try_call<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Result<Term<'a>, NotMade> {
+    let entry = callable(name)?;
+    if entry.operation.kind != Kind::Eager {
+        return Ok(atoms::use_reference().encode(env));
+    }
+    let runtime = running()?;
+    let ctx = LazyCtx::detached();
+    match poll_eagerly(env, &runtime, entry, args, &ctx)? {
+        Some(Eager::Ready(end)) => Ok(end),
+        Some(Eager::Pending(future)) => {
+            let admission = runtime.admit(1)?;
+            let task = Task::new(env, env.pid(), true, admission, ReplyTo::Nobody);
+            ctx.attach(&task);
+            let handle = CallResource::new(env, Some(task));
+            *handle.pending.lock() = Some((entry, future));
+            Ok((atoms::pending(), handle).encode(env))
+        }
+        None => Ok(atoms::use_reference().encode(env)),
+    }
+}
+
+/// Lets a pending eager operation go on, with its end under `reference`.
+pub fn resume<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
+    let Ok(handle) = handle.decode::<ResourceArc<CallResource>>() else {
+        return atoms::badarg().encode(env);
+    };
+    let pending = handle.pending.lock().take();
+    if let (Some(task), Some((entry, future)), true) = (&handle.task, pending, reference.is_ref()) {
+        task.set_reference(reference);
+        task.spawn(entry, future);
+    }
+    atoms::ok().encode(env)
+}
+
+/// Starts an operation whose end comes under `reference`: its handle, for a cancel.
+pub fn call_with<'a>(env: Env<'a>, name: Atom, args: Term<'a>, reference: Term<'a>) -> Term<'a> {
+    if !reference.is_ref() {
+        return atoms::badarg().encode(env);
+    }
+    try_call_with(env, name, args, reference).unwrap_or_else(|not| not.encode(env))
+}
+
+fn try_call_with<'a>(
+    env: Env<'a>,
+    name: Atom,
+    args: Term<'a>,
+    reference: Term<'a>,
+) -> Result<Term<'a>, NotMade> {
+    let entry = callable(name)?;
+    let admission = running()?.admit(1)?;
+    let reply_to = ReplyTo::Reference(SavedTerm::save(reference));
+    let task = Task::new(env, env.pid(), true, admission, reply_to);
+    match start(env, entry, args, &LazyCtx::of(&task)) {
+        Ok(started) => {
+            launch(&task, entry, started);
+            Ok(CallResource::new(env, Some(task)).encode(env))
+        }
+        Err(wrong) => {
+            task.end_here();
+            Err(wrong.into())
+        }
+    }
+}
+
+/// Starts an operation whose end comes under the handle that is returned. Always a handle, but for wrong
+/// arguments: a refusal is its end.
+pub fn call_async<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Term<'a> {
+    match try_call_async(env, name, args) {
+        Ok(handle) => handle.encode(env),
+        Err(NotMade::BadArgument(wrong)) => wrong.encode(env),
+        Err(not) => {
+            let handle = CallResource::new(env, None);
+            Sender::Process(env).send(&env.pid(), |env| {
+                (atoms::tokamak(), handle.encode(env), not.encode(env)).encode(env)
+            });
+            handle.encode(env)
+        }
+    }
+}
+
+fn try_call_async<'a>(
+    env: Env<'a>,
+    name: Atom,
+    args: Term<'a>,
+) -> Result<ResourceArc<CallResource>, NotMade> {
+    let entry = callable(name)?;
+    let runtime = running()?;
+    if entry.operation.kind == Kind::Eager {
+        return async_eagerly(env, &runtime, entry, args);
+    }
+    let task = Task::new(env, env.pid(), true, runtime.admit(1)?, ReplyTo::Nobody);
+    match start(env, entry, args, &LazyCtx::of(&task)) {
+        Ok(started) => {
+            let handle = CallResource::new(env, Some(Arc::clone(&task)));
+            task.set_handle(handle.clone());
+            launch(&task, entry, started);
+            Ok(handle)
+        }
+        Err(wrong) => {
+            task.end_here();
+            Err(wrong.into())
+        }
+    }
+}
+
+fn async_eagerly<'a>(
+    env: Env<'a>,
+    runtime: &Arc<Runtime>,
+    entry: &'static Entry,
+    args: Term<'a>,
+) -> Result<ResourceArc<CallResource>, NotMade> {
+    let ctx = LazyCtx::detached();
+    match poll_eagerly(env, runtime, entry, args, &ctx)? {
+        Some(Eager::Pending(future)) => {
+            let task = Task::new(env, env.pid(), true, runtime.admit(1)?, ReplyTo::Nobody);
+            ctx.attach(&task);
+            let handle = CallResource::new(env, Some(Arc::clone(&task)));
+            task.set_handle(handle.clone());
+            task.spawn(entry, future);
+            Ok(handle)
+        }
+        Some(Eager::Ready(end)) => {
+            let handle = CallResource::new(env, None);
+            Sender::Process(env).send(&env.pid(), |env| {
+                (atoms::tokamak(), handle.encode(env), end.in_env(env)).encode(env)
+            });
+            Ok(handle)
+        }
+        None => Err(NotMade::WrongKind(entry.operation.kind)),
+    }
+}
+
+/// Runs an operation that nobody waits for.
+pub fn cast<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Term<'a> {
+    match try_cast(env, name, args) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(not) => not.encode(env),
+    }
+}
+
+fn try_cast<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Result<(), NotMade> {
+    let entry = callable(name)?;
+    let admission = running()?.admit(1)?;
+    let task = Task::new(env, env.pid(), false, admission, ReplyTo::Nobody);
+    match start(env, entry, args, &LazyCtx::of(&task)) {
+        Ok(started) => {
+            launch(&task, entry, started);
+            Ok(())
+        }
+        Err(wrong) => {
+            task.end_here();
+            Err(wrong.into())
+        }
+    }
+}
+
+/// Where a call stands: `running | sending | sent | cancelled`, or `not_owner`.
+pub fn state<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
+    with_call(env, handle, |task| task.state())
+}
+
+/// Cancels a call; where it stands then.
+pub fn cancel<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
+    with_call(env, handle, |task| task.cancel())
+}
+
+fn with_call<'a>(env: Env<'a>, handle: Term<'a>, ask: impl FnOnce(&Task) -> State) -> Term<'a> {
+    let Ok(handle) = handle.decode::<ResourceArc<CallResource>>() else {
+        return atoms::badarg().encode(env);
+    };
+    if handle.caller != env.pid() {
+        return atoms::not_owner().encode(env);
+    }
+    // A call without a task had its end sent by the NIF call that made it.
+    let state = handle.task.as_deref().map_or(State::Sent, ask);
+    match state {
+        State::Running => atoms::running(),
+        State::Sending => atoms::sending(),
+        State::Sent => atoms::sent(),
+        State::Cancelled => atoms::cancelled(),
+    }
+    .encode(env)
+}
+
+/// Runs calls side by side: their end comes under `reference`. Nothing starts before all arguments are
+/// good; wrong ones are `{badarg, CallIndex, ArgumentIndex, Expected}`.
+pub fn gather<'a>(
+    env: Env<'a>,
+    calls: Term<'a>,
+    max_concurrency: usize,
+    mode: Atom,
+    reference: Term<'a>,
+) -> Term<'a> {
+    let (Ok(calls), Some(mode), true) = (
+        calls.decode::<Vec<(Atom, Term<'a>)>>(),
+        Mode::from_atom(mode),
+        reference.is_ref(),
+    ) else {
+        return atoms::badarg().encode(env);
+    };
+    // Its parts take the places; it takes none itself, so it waits instead of being refused.
+    let admitted = running().and_then(|runtime| Ok((runtime.admit(0)?, runtime)));
+    let (admission, runtime) = match admitted {
+        Ok(admitted) => admitted,
+        Err(not) => return not.encode(env),
+    };
+    let reply_to = ReplyTo::Reference(SavedTerm::save(reference));
+    let task = Task::new(env, env.pid(), true, admission, reply_to);
+    let ctx = LazyCtx::of(&task);
+    let mut parts = Vec::with_capacity(calls.len());
+    for (index, (name, args)) in calls.into_iter().enumerate() {
+        let part = callable(name)
+            .and_then(|entry| Ok((entry, start(env, entry, args, &ctx)?)))
+            .or_else(|not| failed_part(not, name, index));
+        match part {
+            Ok(part) => parts.push(part),
+            Err((index, wrong)) => {
+                task.end_here();
+                return (atoms::badarg(), index, wrong.index, wrong.expected).encode(env);
+            }
+        }
+    }
+    let gathered = gather::gather(runtime, parts, max_concurrency, mode);
+    task.spawn(gather_entry(), Box::pin(gathered));
+    CallResource::new(env, Some(task)).encode(env)
+}
+
+/// A part that fails by what it names, not by its arguments, is a failure of the gather's.
+fn failed_part(
+    not: NotMade,
+    name: Atom,
+    index: usize,
+) -> Result<gather::Part, (usize, BadArgument)> {
+    let reason = match not {
+        NotMade::BadArgument(wrong) => return Err((index + 1, wrong)),
+        NotMade::Unknown(_) => Reason::UnknownOperation(name),
+        NotMade::WrongKind(kind) => Reason::WrongKind(kind),
+        NotMade::Refused(_) | NotMade::Closed => Reason::Shutdown,
+    };
+    let failed: ReplyFuture = Box::pin(async move { Err(reason) });
+    Ok((gather_entry(), Started::Future(failed)))
+}
+
+/// What a gather runs as: it has no bound of its own.
+fn gather_entry() -> &'static Entry {
+    static OPERATION: operation::Operation = operation::Operation {
+        name: "gather",
+        arity: 0,
+        kind: Kind::Async,
+        limit: 0,
+        start: |_| {
+            Err(BadArgument {
+                index: 0,
+                expected: "nothing",
+            })
+        },
+        eager: None,
+    };
+    static ENTRY: Entry = Entry {
+        operation: &OPERATION,
+        limit: None,
+    };
+    &ENTRY
+}
+
+/// `[{Name, Arity, Kind}]`.
+pub fn operations(env: Env) -> Term {
+    let list: Vec<Term> = operation::all()
+        .filter_map(|entry| {
+            let operation = entry.operation;
+            let name = Atom::from_str(env, operation.name).ok()?;
+            Some((name, operation.arity, operation.kind.atom()).encode(env))
+        })
+        .collect();
+    list.encode(env)
+}
+
+/// Starts the runtime. The term is the base library's, for its table; the base library itself has none.
+pub fn start_runtime<'a>(
+    env: Env<'a>,
+    worker_threads: usize,
+    max_blocking_threads: usize,
+    max_in_flight: usize,
+    table: Term<'a>,
+) -> Term<'a> {
+    if let Some(table) = Table::fetch(env, table) {
+        submit::set_table(table);
+    }
+    let options = runtime::Options {
+        worker_threads,
+        max_blocking_threads,
+        max_in_flight,
+    };
+    match runtime::start(options) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(failed) => (atoms::error(), failed.to_string()).encode(env),
+    }
+}
+
+/// Stops the runtime; `{tokamak, Reference, stopped}` comes when it has.
+pub fn stop_runtime<'a>(env: Env<'a>, drain_milliseconds: u64, reference: Term<'a>) -> Term<'a> {
+    let (pid, reference) = (env.pid(), SavedTerm::save(reference));
+    runtime::stop(Duration::from_millis(drain_milliseconds), move || {
+        Sender::Thread.send(&pid, |env| {
+            (atoms::tokamak(), reference.load(env), atoms::stopped()).encode(env)
+        });
+    });
+    atoms::ok().encode(env)
+}
+
+/// Counts of the runtime.
+pub fn stats(env: Env) -> Term {
+    let Some(runtime) = runtime::current() else {
+        return atoms::shutdown().encode(env);
+    };
+    let metrics = runtime.handle().metrics();
+    let options = runtime.options;
+    let slow: Vec<(String, u64)> = runtime::slow_polls()
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect();
+    let free = runtime.blocking.available_permits();
+    rustler::term_map!(env, {
+        atoms::workers() => options.worker_threads,
+        atoms::max_blocking_threads() => options.max_blocking_threads,
+        atoms::max_in_flight() => options.max_in_flight,
+        atoms::in_flight() => runtime.in_flight(),
+        atoms::blocking_running() => options.max_blocking_threads.saturating_sub(free),
+        atoms::queue_depth() => metrics.global_queue_depth(),
+        atoms::tasks() => metrics.num_alive_tasks(),
+        atoms::slow_polls() => slow,
+    })
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Many calls as one: a future that runs them side by side and gathers their replies.
+
+use crate::atoms;
+use crate::operation::{Entry, Started};
+use crate::reply::{Reason, Reply, encode_reply};
+use crate::runtime::{Admission, Runtime};
+use crate::task::{run_blocking, run_limited};
+use parking_lot::Mutex;
+use rustler::{Encoder, Env, Term};
+use std::sync::Arc;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+
+/// When a gather ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// With the first failure, which cancels the rest.
+    FailFast,
+    /// When all calls have ended.
+    Settle,
+}
+
+/// A call that has its arguments.
+pub type Part = (&'static Entry, Started);
+
+/// What the parts share with the gather.
+struct Shared {
+    state: Mutex<Replies>,
+    ended: Notify,
+}
+
+struct Replies {
+    by_index: Vec<Option<Reply>>,
+    left: usize,
+    /// The first failure, by time.
+    failed: Option<usize>,
+}
+
+/// Ends the parts that still run when the gather ends or is dropped.
+struct AbortOnDrop(Vec<AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        for part in &self.0 {
+            part.abort();
+        }
+    }
+}
+
+/// Runs the parts, at most `max_concurrency` at once, each with a place among the calls in flight.
+pub async fn gather(
+    runtime: Arc<Runtime>,
+    parts: Vec<Part>,
+    max_concurrency: usize,
+    mode: Mode,
+) -> Reply {
+    let count = parts.len();
+    let shared = Arc::new(Shared {
+        state: Mutex::new(Replies {
+            by_index: std::iter::repeat_with(|| None).take(count).collect(),
+            left: count,
+            failed: None,
+        }),
+        ended: Notify::new(),
+    });
+    let mut running = AbortOnDrop(Vec::with_capacity(count));
+    let slots = Arc::new(Semaphore::new(max_concurrency));
+    for (index, part) in parts.into_iter().enumerate() {
+        let slot = match max_concurrency < count {
+            true => Arc::clone(&slots).acquire_owned().await.ok(),
+            false => None,
+        };
+        let Some(admission) = place(&runtime).await else {
+            return Err(Reason::Shutdown);
+        };
+        if mode == Mode::FailFast && shared.state.lock().failed.is_some() {
+            break;
+        }
+        let (runtime, shared) = (Arc::clone(&runtime), Arc::clone(&shared));
+        let part = tokio::spawn(async move {
+            let reply = run(&runtime, part).await;
+            // Given back before the end is known, so that nothing is in flight after it.
+            drop((admission, slot));
+            shared.part_ended(index, reply, mode);
+        });
+        running.0.push(part.abort_handle());
+    }
+    shared.wait(mode).await;
+    // The rest is aborted, and none of its replies can come in between any more.
+    let mut state = shared.state.lock();
+    let replies = std::mem::take(&mut state.by_index);
+    let failed = state.failed;
+    drop(state);
+    finish(replies, failed, mode)
+}
+
+async fn place(runtime: &Arc<Runtime>) -> Option<Admission> {
+    match runtime.admit(1) {
+        Ok(admission) => Some(admission),
+        Err(_) => runtime.admit_later().await,
+    }
+}
+
+async fn run(runtime: &Runtime, (entry, started): Part) -> Reply {
+    match started {
+        Started::Future(future) => run_limited(entry, future).await,
+        Started::Blocking(run) => run_blocking(runtime, entry, run).await,
+        Started::Stream(_) | Started::Duplex(..) => Err(Reason::Text("not a call".to_owned())),
+    }
+}
+
+impl Shared {
+    fn part_ended(&self, index: usize, reply: Reply, mode: Mode) {
+        let mut state = self.state.lock();
+        let Some(place) = state.by_index.get_mut(index) else {
+            return;
+        };
+        let failed = reply.is_err();
+        *place = Some(reply);
+        state.left -= 1;
+        if failed && state.failed.is_none() {
+            state.failed = Some(index);
+        }
+        let ended = state.left == 0 || (failed && mode == Mode::FailFast);
+        drop(state);
+        if ended {
+            self.ended.notify_one();
+        }
+    }
+
+    async fn wait(&self, mode: Mode) {
+        loop {
+            let ended = self.ended.notified();
+            {
+                let state = self.state.lock();
+                if state.left == 0 || (mode == Mode::FailFast && state.failed.is_some()) {
+                    return;
+                }
+            }
+            ended.await;
+        }
+    }
+}
+
+fn finish(replies: Vec<Option<Reply>>, failed: Option<usize>, mode: Mode) -> Reply {
+    if let (Mode::FailFast, Some(index)) = (mode, failed) {
+        let reason = match replies.into_iter().nth(index) {
+            Some(Some(Err(reason))) => reason,
+            _ => Reason::Cancelled,
+        };
+        return Err(Reason::At(index + 1, Box::new(reason)));
+    }
+    Ok(Box::new(Gathered {
+        replies: replies.into_iter().flatten().collect(),
+        mode,
+    }))
+}
+
+/// The replies of a gather, in the order of its calls.
+struct Gathered {
+    replies: Vec<Reply>,
+    mode: Mode,
+}
+
+impl Encoder for Gathered {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let encode = |reply: &Reply| match (self.mode, reply) {
+            (Mode::FailFast, Ok(value)) => value.encode_value(env),
+            _ => encode_reply(env, reply),
+        };
+        let terms: Vec<Term> = self.replies.iter().map(encode).collect();
+        terms.encode(env)
+    }
+}
+
+impl Mode {
+    /// The mode that an atom names.
+    pub fn from_atom(atom: rustler::Atom) -> Option<Self> {
+        if atom == atoms::fail_fast() {
+            Some(Self::FailFast)
+        } else if atom == atoms::settle() {
+            Some(Self::Settle)
+        } else {
+            None
+        }
+    }
+}

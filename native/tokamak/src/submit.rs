@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Calls whose results are events of a loop.
+
+use crate::reply::Reply;
+use crate::table::{Data, LoopReference, Table, TablePort};
+use crate::task::Task;
+use rustler::Term;
+use std::sync::{Arc, OnceLock, Weak};
+
+/// A loop as submitted calls see it: the base library's own, or through the C table.
+pub trait LoopPort: Send + Sync {
+    /// Reserves places for results.
+    ///
+    /// # Errors
+    /// Why not.
+    fn reserve(&self, count: usize) -> Result<(), NoPlace>;
+
+    /// Gives reserved places back.
+    fn unreserve(&self, count: usize);
+
+    /// Ties a call to the loop: it is cancelled when the loop ends.
+    fn tie(&self, task: Weak<Task>) -> u64;
+
+    /// Unties a call that ended.
+    fn untie(&self, tie: u64);
+
+    /// Pushes a result into its reserved place. Called on a thread of ours.
+    fn push_reply(&self, callback_id: u64, reply: Reply);
+
+    /// Pushes an event of type `user`; `false` when it was refused. Called on a thread of ours.
+    fn push_event(&self, callback_id: u64, data: Data) -> bool;
+}
+
+/// Why a loop has no place for a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPlace {
+    /// The loop's bound is reached.
+    Overloaded,
+    /// The loop is closed.
+    Closed,
+}
+
+/// Finds the loop that a term stands for.
+pub type FindLoop = fn(Term) -> Option<Arc<dyn LoopPort>>;
+
+static FIND_LOOP: OnceLock<FindLoop> = OnceLock::new();
+static TABLE: OnceLock<&'static Table> = OnceLock::new();
+
+/// Says how loops are found; for the base library, whose own they are.
+pub fn set_find_loop(find: FindLoop) {
+    // The load of a library comes once.
+    let _ = FIND_LOOP.set(find);
+}
+
+/// Gives a library the base library's table, through which it finds loops.
+pub fn set_table(table: &'static Table) {
+    // The base library is never unloaded: the table stays what it was.
+    let _ = TABLE.set(table);
+}
+
+/// The loop that a term stands for.
+pub fn find_loop(term: Term) -> Option<Arc<dyn LoopPort>> {
+    if let Some(find) = FIND_LOOP.get() {
+        return find(term);
+    }
+    let reference = LoopReference::retain(TABLE.get()?, term)?;
+    Some(Arc::new(TablePort(reference)))
+}
+
+/// Where the result of one submitted call goes.
+#[derive(Clone)]
+pub struct LoopSink {
+    port: Arc<dyn LoopPort>,
+    callback_id: u64,
+    tie: u64,
+}
+
+impl LoopSink {
+    /// A sink that has a reserved place in the loop, which cancels the task when it ends.
+    pub fn new(port: Arc<dyn LoopPort>, callback_id: u64, task: Weak<Task>) -> Self {
+        let tie = port.tie(task);
+        Self {
+            port,
+            callback_id,
+            tie,
+        }
+    }
+
+    /// The call ended.
+    pub fn end(&self, reply: Reply) {
+        self.port.untie(self.tie);
+        self.port.push_reply(self.callback_id, reply);
+    }
+
+    /// The call was cancelled: no result comes.
+    pub fn cancelled(&self) {
+        self.port.untie(self.tie);
+        self.port.unreserve(1);
+    }
+
+    /// An event of the call.
+    pub fn event(&self, data: Data) -> bool {
+        self.port.push_event(self.callback_id, data)
+    }
+}

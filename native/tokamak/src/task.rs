@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A call in flight: who waits for it, and its one end.
+
+use crate::atoms;
+use crate::calls::CallResource;
+use crate::environment::{SavedTerm, Sender, on_scheduler};
+use crate::operation::{Entry, ReplyFuture};
+use crate::owners::{self, Possession};
+use crate::reply::{Reason, Reply, encode_reply};
+use crate::runtime::{Admission, Runtime};
+use crate::stream::Buffer;
+use crate::submit::LoopSink;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use rustler::{Encoder, Env, LocalPid, ResourceArc, Term};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
+use tokamak_core::task_state::{State, TaskState};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// Who gets the end of a call.
+pub enum ReplyTo {
+    /// Its caller, under a reference that the caller made.
+    Reference(SavedTerm),
+    /// Its caller, under the handle of the call.
+    Handle(ResourceArc<CallResource>),
+    /// The loop it was submitted to.
+    Loop(LoopSink),
+    /// The buffer of a stream.
+    Stream(Arc<Buffer>),
+    /// Nobody.
+    Nobody,
+}
+
+/// A call in flight.
+pub struct Task {
+    key: u64,
+    state: TaskState,
+    caller: LocalPid,
+    owned: bool,
+    runtime: Arc<Runtime>,
+    /// Taken at the end.
+    live: Mutex<Live>,
+    cancelled: Notify,
+}
+
+struct Live {
+    reply_to: Option<ReplyTo>,
+    admission: Option<Admission>,
+    abort: Option<AbortHandle>,
+    ended: bool,
+}
+
+impl Task {
+    /// A call of `caller`, whose death cancels it if it is `owned`.
+    pub fn new(
+        env: Env,
+        caller: LocalPid,
+        owned: bool,
+        admission: Admission,
+        reply_to: ReplyTo,
+    ) -> Arc<Self> {
+        let runtime = Arc::clone(admission.runtime());
+        let task = Arc::new(Self {
+            key: owners::next_key(),
+            state: TaskState::new(),
+            caller,
+            owned,
+            runtime,
+            live: Mutex::new(Live {
+                reply_to: Some(reply_to),
+                admission: Some(admission),
+                abort: None,
+                ended: false,
+            }),
+            cancelled: Notify::new(),
+        });
+        if owned {
+            let possession: Weak<Self> = Arc::downgrade(&task);
+            // The caller lives, as this is its call.
+            owners::own(env, &caller, task.key, possession);
+        } else {
+            task.runtime.tasks().insert(task.key, Arc::downgrade(&task));
+        }
+        task
+    }
+
+    /// The number of the call.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Whether the process that calls now made this call.
+    pub fn is_called_by(&self, env: Env) -> bool {
+        self.caller == env.pid()
+    }
+
+    /// Names the handle that the end is sent under.
+    pub fn set_handle(&self, handle: ResourceArc<CallResource>) {
+        self.live.lock().reply_to = Some(ReplyTo::Handle(handle));
+    }
+
+    /// Names the reference that the end is sent under.
+    pub fn set_reference(&self, reference: Term) {
+        self.live.lock().reply_to = Some(ReplyTo::Reference(SavedTerm::save(reference)));
+    }
+
+    /// Names the loop that the end is an event of.
+    pub fn set_sink(&self, sink: LoopSink) {
+        self.live.lock().reply_to = Some(ReplyTo::Loop(sink));
+    }
+
+    /// Runs a future as this call, within the operation's bound.
+    pub fn spawn(self: &Arc<Self>, entry: &'static Entry, future: ReplyFuture) {
+        let task = Arc::clone(self);
+        let run = async move {
+            let end = EndGuard(Arc::clone(&task));
+            let reply = run_limited(entry, future).await;
+            end.0.end(reply);
+        };
+        let abort = self.runtime.handle().spawn(run).abort_handle();
+        self.set_abort(abort);
+    }
+
+    /// Runs a closure as this call, on a thread that may block.
+    pub fn spawn_blocking(
+        self: &Arc<Self>,
+        entry: &'static Entry,
+        run: Box<dyn FnOnce() -> Reply + Send>,
+    ) {
+        let task = Arc::clone(self);
+        let blocking = async move {
+            let end = EndGuard(Arc::clone(&task));
+            let reply = run_blocking(&task.runtime, entry, run).await;
+            end.0.end(reply);
+        };
+        let abort = self.runtime.handle().spawn(blocking).abort_handle();
+        self.set_abort(abort);
+    }
+
+    fn set_abort(&self, abort: AbortHandle) {
+        let mut live = self.live.lock();
+        if live.ended {
+            drop(live);
+            // It ended before its handle was there: cancelled, or done.
+            abort.abort();
+        } else {
+            live.abort = Some(abort);
+        }
+    }
+
+    /// Ends the call with its reply, from any thread, once.
+    pub fn end(&self, reply: Reply) {
+        if self.state.begin_send() {
+            let reply_to = self.take_live();
+            self.deliver(reply_to, reply);
+            self.state.sent();
+        }
+    }
+
+    /// Ends the call with its reply in the NIF call that started it, without a message.
+    pub fn end_here(&self) {
+        if self.state.begin_send() {
+            drop(self.take_live());
+            self.state.sent();
+        }
+    }
+
+    fn deliver(&self, reply_to: Option<ReplyTo>, reply: Reply) {
+        match reply_to {
+            Some(ReplyTo::Reference(reference)) => {
+                send_end(&self.caller, &reply, |env| reference.load(env));
+            }
+            Some(ReplyTo::Handle(handle)) => {
+                send_end(&self.caller, &reply, |env| handle.encode(env));
+            }
+            Some(ReplyTo::Loop(sink)) => sink.end(reply),
+            Some(ReplyTo::Stream(buffer)) => buffer.end(reply),
+            Some(ReplyTo::Nobody) | None => {}
+        }
+    }
+
+    /// Gives back what a running call holds: its place, its owner's hold, its abort handle.
+    fn take_live(&self) -> Option<ReplyTo> {
+        let mut live = self.live.lock();
+        live.ended = true;
+        let abort = live.abort.take();
+        let admission = live.admission.take();
+        let reply_to = live.reply_to.take();
+        drop(live);
+        if self.owned {
+            owners::disown(&self.caller, self.key);
+        } else {
+            self.runtime.tasks().remove(self.key);
+        }
+        drop((abort, admission));
+        reply_to
+    }
+
+    /// Cancels the call; see [`TaskState::cancel`].
+    pub fn cancel(&self) -> State {
+        let found = self.state();
+        if found != State::Running {
+            return found;
+        }
+        let state = self.state.cancel();
+        if state == State::Cancelled {
+            let abort = self.live.lock().abort.take();
+            let reply_to = self.take_live();
+            self.cancelled.notify_waiters();
+            if let Some(abort) = abort {
+                abort.abort();
+            }
+            match reply_to {
+                Some(ReplyTo::Loop(sink)) => sink.cancelled(),
+                Some(ReplyTo::Stream(buffer)) => buffer.close(),
+                _ => {}
+            }
+        }
+        state
+    }
+
+    /// The runtime stops: the call ends with `{error, shutdown}`. Called on a thread of ours.
+    pub fn shut_down(&self) {
+        self.end(Err(Reason::Shutdown));
+        self.cancelled.notify_waiters();
+    }
+
+    /// Waits for a cancel.
+    pub async fn cancelled(&self) {
+        loop {
+            let notified = self.cancelled.notified();
+            if self.state() != State::Running {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Pushes an event to the loop that the call was submitted to.
+    pub fn event(&self, data: crate::table::Data) -> bool {
+        let sink = match &self.live.lock().reply_to {
+            Some(ReplyTo::Loop(sink)) => sink.clone(),
+            _ => return false,
+        };
+        sink.event(data)
+    }
+}
+
+impl Possession for Task {
+    fn owner_died(&self) {
+        self.cancel();
+    }
+
+    fn library_stops(&self) {
+        self.shut_down();
+    }
+}
+
+/// Ends a call whose future is dropped before it ended: by a shutdown, as a cancel left `running`.
+struct EndGuard(Arc<Task>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if self.0.state() != State::Running {
+            return;
+        }
+        let task = Arc::clone(&self.0);
+        if on_scheduler() {
+            // A send from here would need the environment of a call that is not ours.
+            owners::on_janitor(move || task.shut_down());
+        } else {
+            task.shut_down();
+        }
+    }
+}
+
+/// Runs a future within its operation's bound; a panic is its reply.
+pub async fn run_limited(entry: &'static Entry, future: ReplyFuture) -> Reply {
+    let _permit = match &entry.limit {
+        Some(limit) => limit.acquire().await.ok(),
+        None => None,
+    };
+    AssertUnwindSafe(future)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| Err(Reason::of_panic(panic.as_ref())))
+}
+
+/// Runs a closure on a thread that may block, within its operation's bound and the runtime's.
+pub async fn run_blocking(
+    runtime: &Runtime,
+    entry: &'static Entry,
+    run: Box<dyn FnOnce() -> Reply + Send>,
+) -> Reply {
+    let limit = match &entry.limit {
+        Some(limit) => Arc::clone(limit).acquire_owned().await.ok(),
+        None => None,
+    };
+    let place = Arc::clone(&runtime.blocking).acquire_owned().await.ok();
+    let running = tokio::task::spawn_blocking(move || {
+        // A call that runs keeps its places until it returns, whoever still waits for it.
+        let _places = (limit, place);
+        run()
+    });
+    match running.await {
+        Ok(reply) => reply,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => Err(Reason::of_panic(panic.as_ref())),
+            Err(_) => Err(Reason::Shutdown),
+        },
+    }
+}
+
+/// Sends `{tokamak, Ref, End}` from a thread of ours.
+fn send_end<'r>(
+    to: &LocalPid,
+    reply: &Reply,
+    reference: impl for<'a> Fn(Env<'a>) -> Term<'a> + 'r,
+) {
+    Sender::Thread.send(to, |env| {
+        (atoms::tokamak(), reference(env), encode_reply(env, reply)).encode(env)
+    });
+}

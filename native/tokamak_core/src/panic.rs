@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Panics of user code, turned into values.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+/// What a panic said.
+#[must_use]
+pub fn text(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without text".to_owned()
+    }
+}
+
+/// Makes a future and runs it to its end.
+///
+/// # Errors
+/// The text of the panic, when making or polling it panicked.
+pub async fn catch<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, String> {
+    let made = catch_unwind(AssertUnwindSafe(make));
+    // A future that panicked is not polled again, only dropped, so no broken state is observed.
+    let mut future = pin!(made.map_err(|payload| text(&*payload))?);
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(payload) => Poll::Ready(Err(text(&*payload))),
+        },
+    )
+    .await
+}

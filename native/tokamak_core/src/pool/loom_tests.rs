@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every interleaving of workers that push, finish, fail and sleep with adds, closes and stops from
+//! outside: each item is run once, and a run ends when it should, not before, not never.
+//!
+//! A run that never ends is a deadlock, which loom reports.
+
+use loom::future::block_on;
+use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread::{self, JoinHandle};
+
+use super::frontier::{Frontier, Worker};
+
+/// Item `n` discovers item `n - 1`, an item of the other kind nothing.
+#[derive(Clone, Copy)]
+enum Item {
+    Chain(usize),
+    Pair,
+    Leaf,
+    /// Fails and ends the run.
+    Broken,
+    /// Discovers two that have to be in hand at the same time.
+    Couple,
+    Meeting,
+}
+
+struct Run {
+    frontier: Frontier<Item>,
+    done: AtomicUsize,
+    in_hand: AtomicUsize,
+    met: Mutex<usize>,
+    meeting: Condvar,
+}
+
+fn model(check: impl Fn(Arc<Run>) + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // Enough for every known race of two threads, and the models stay within seconds.
+    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.check(move || {
+        check(Arc::new(Run {
+            frontier: Frontier::new(),
+            done: AtomicUsize::new(0),
+            in_hand: AtomicUsize::new(0),
+            met: Mutex::new(0),
+            meeting: Condvar::new(),
+        }));
+    });
+}
+
+impl Run {
+    fn add(&self, items: &[Item]) -> bool {
+        self.frontier
+            .admit(items.len() as u64, || items.iter().copied())
+            .is_ok()
+    }
+
+    /// What the tasks of the pool do, without results.
+    async fn work(&self) {
+        let mut worker = Worker::new(&self.frontier);
+        while let Some(item) = worker.next().await {
+            self.in_hand.fetch_add(1, SeqCst);
+            self.run(item, &mut worker);
+            self.done.fetch_add(1, SeqCst);
+            self.in_hand.fetch_sub(1, SeqCst);
+            worker.finish();
+        }
+        // No worker leaves a run that is not stopped while another has work that may discover more.
+        assert!(self.frontier.is_stopped() || self.in_hand.load(SeqCst) == 0);
+    }
+
+    fn run(&self, item: Item, worker: &mut Worker<'_, Item>) {
+        match item {
+            Item::Chain(1) => worker.dispatch([Item::Leaf].into_iter()),
+            Item::Chain(n) => worker.dispatch([Item::Chain(n - 1)].into_iter()),
+            Item::Pair => worker.dispatch([Item::Leaf, Item::Leaf].into_iter()),
+            Item::Couple => worker.dispatch([Item::Meeting, Item::Meeting].into_iter()),
+            Item::Leaf => {}
+            Item::Broken => {
+                self.frontier.stop();
+            }
+            Item::Meeting => self.meet(),
+        }
+    }
+
+    fn meet(&self) {
+        let mut met = self.met.lock().unwrap();
+        *met += 1;
+        self.meeting.notify_all();
+        while *met < 2 {
+            met = self.meeting.wait(met).unwrap();
+        }
+    }
+}
+
+fn spawn_worker(run: &Arc<Run>) -> JoinHandle<()> {
+    let run = Arc::clone(run);
+    thread::spawn(move || block_on(run.work()))
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn loom_two_workers_run_what_an_item_discovers_and_both_end() {
+    model(|run| {
+        assert!(run.add(&[Item::Pair]));
+        run.frontier.close();
+        join([spawn_worker(&run), spawn_worker(&run)]);
+        assert_eq!(run.done.load(SeqCst), 3);
+        assert!(!run.frontier.is_stopped());
+    });
+}
+
+#[test]
+fn loom_a_sleeping_worker_sees_the_end_of_a_chain_that_another_runs() {
+    model(|run| {
+        assert!(run.add(&[Item::Chain(2)]));
+        run.frontier.close();
+        join([spawn_worker(&run), spawn_worker(&run)]);
+        assert_eq!(run.done.load(SeqCst), 3);
+    });
+}
+
+#[test]
+fn loom_an_item_from_outside_wakes_a_worker_and_the_close_ends_it() {
+    model(|run| {
+        let worker = spawn_worker(&run);
+        assert!(run.add(&[Item::Chain(1)]));
+        run.frontier.close();
+        join([worker]);
+        assert_eq!(run.done.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn loom_two_workers_share_items_that_come_from_outside() {
+    model(|run| {
+        let workers = [spawn_worker(&run), spawn_worker(&run)];
+        assert!(run.add(&[Item::Leaf, Item::Leaf]));
+        run.frontier.close();
+        join(workers);
+        assert_eq!(run.done.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn loom_work_that_is_left_over_wakes_the_other_worker() {
+    model(|run| {
+        assert!(run.add(&[Item::Couple]));
+        run.frontier.close();
+        join([spawn_worker(&run), spawn_worker(&run)]);
+        assert_eq!(run.done.load(SeqCst), 3);
+    });
+}
+
+#[test]
+fn loom_an_add_that_races_with_a_close_is_run_or_refused() {
+    model(|run| {
+        let worker = spawn_worker(&run);
+        let closer = {
+            let run = Arc::clone(&run);
+            thread::spawn(move || run.frontier.close())
+        };
+        let added = run.add(&[Item::Leaf]);
+        join([closer, worker]);
+        assert_eq!(run.done.load(SeqCst), usize::from(added));
+    });
+}
+
+#[test]
+fn loom_an_add_of_nothing_new_ends_a_run_that_was_closed_meanwhile() {
+    model(|run| {
+        let worker = spawn_worker(&run);
+        let closer = {
+            let run = Arc::clone(&run);
+            thread::spawn(move || run.frontier.close())
+        };
+        let _ = run.frontier.admit(2, std::iter::empty);
+        join([closer, worker]);
+        assert_eq!(run.done.load(SeqCst), 0);
+    });
+}
+
+#[test]
+fn loom_a_stop_from_outside_ends_all_workers_and_ends_the_run_once() {
+    model(|run| {
+        assert!(run.add(&[Item::Chain(1)]));
+        run.frontier.close();
+        let workers = [spawn_worker(&run), spawn_worker(&run)];
+        let stopped = run.frontier.stop();
+        assert!(!run.frontier.stop());
+        join(workers);
+        assert_eq!(stopped, run.frontier.is_stopped());
+        assert!(stopped || run.done.load(SeqCst) == 2);
+        assert!(!run.add(&[Item::Leaf]));
+    });
+}
+
+#[test]
+fn loom_an_error_ends_workers_that_sleep_in_an_open_run() {
+    model(|run| {
+        assert!(run.add(&[Item::Broken]));
+        join([spawn_worker(&run), spawn_worker(&run)]);
+        assert!(run.frontier.is_stopped());
+        assert_eq!(run.done.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn loom_an_error_wins_or_loses_against_the_end_of_the_run() {
+    model(|run| {
+        assert!(run.add(&[Item::Leaf, Item::Broken]));
+        run.frontier.close();
+        join([spawn_worker(&run), spawn_worker(&run)]);
+        assert!(run.frontier.is_stopped());
+    });
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The task that owns a run's workers and knows how it ended.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::{Outcome, Shared, Work, worker};
+use crate::panic;
+
+/// Stops the run when its future is dropped before the end.
+struct StopOnDrop<W: Work>(Arc<Shared<W>>);
+
+impl<W: Work> Drop for StopOnDrop<W> {
+    fn drop(&mut self) {
+        self.0.stop(Outcome::Cancelled);
+    }
+}
+
+/// Runs the workers; ends when the last one is gone.
+pub(super) fn supervise<W: Work>(
+    shared: Arc<Shared<W>>,
+) -> impl Future<Output = Outcome<W>> + Send {
+    let guard = StopOnDrop(shared);
+    async move { supervise_workers(&guard.0).await }
+}
+
+async fn supervise_workers<W: Work>(shared: &Arc<Shared<W>>) -> Outcome<W> {
+    let mut workers = JoinSet::new();
+    for _ in 0..shared.options.workers.get() {
+        workers.spawn(worker::work(Arc::clone(shared)));
+    }
+    let mut crash = None;
+    loop {
+        tokio::select! {
+            () = shared.stopped.notified() => workers.abort_all(),
+            joined = workers.join_next() => match joined {
+                None => break,
+                Some(Err(error)) if error.is_panic() => {
+                    crash = Some(panic::text(&*error.into_panic()));
+                    shared.stop(Outcome::Cancelled);
+                }
+                Some(_) => {}
+            },
+        }
+    }
+    release_memory(Arc::clone(shared));
+    if let Some(text) = crash {
+        return Outcome::Crashed(text);
+    }
+    match shared.failure.lock().take() {
+        Some(outcome) => outcome,
+        // Whoever cancels may not have come to say so yet.
+        None if shared.frontier.is_stopped() => Outcome::Cancelled,
+        None => Outcome::Finished,
+    }
+}
+
+/// Handles may live on for long, and their last one may go on a thread that must not block.
+fn release_memory<W: Work>(shared: Arc<Shared<W>>) {
+    tokio::task::spawn_blocking(move || {
+        shared.frontier.clear();
+        shared.discovery.forget();
+    });
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `#[tokamak::op]`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote};
+use syn::parse::{Parse, ParseStream};
+use syn::{
+    Error, FnArg, Ident, ItemFn, LitInt, LitStr, Pat, PatType, Result, ReturnType, Token, Type,
+};
+
+/// As many arguments as `tokamak` decodes.
+const MAX_ARITY: usize = 8;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Async,
+    Eager,
+    Blocking,
+    Stream,
+    Duplex,
+}
+
+/// What stands in `#[tokamak::op(…)]`.
+pub struct Options {
+    kind: Kind,
+    limit: usize,
+    name: Option<String>,
+}
+
+impl Parse for Options {
+    fn parse(input: ParseStream) -> Result<Self> {
+        let mut options = Self {
+            kind: Kind::Async,
+            limit: 0,
+            name: None,
+        };
+        while !input.is_empty() {
+            let word: Ident = input.parse()?;
+            match word.to_string().as_str() {
+                "eager" => options.set_kind(Kind::Eager, &word)?,
+                "blocking" => options.set_kind(Kind::Blocking, &word)?,
+                "stream" => options.set_kind(Kind::Stream, &word)?,
+                "duplex" => options.set_kind(Kind::Duplex, &word)?,
+                "limit" => options.limit = limit(input)?,
+                "name" => {
+                    input.parse::<Token![=]>()?;
+                    options.name = Some(input.parse::<LitStr>()?.value());
+                }
+                _ => {
+                    return Err(Error::new(
+                        word.span(),
+                        "expected eager, blocking, stream, duplex, limit = N or name = \"…\"",
+                    ));
+                }
+            }
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Options {
+    fn set_kind(&mut self, kind: Kind, word: &Ident) -> Result<()> {
+        if self.kind != Kind::Async {
+            return Err(Error::new(word.span(), "an operation is of one kind"));
+        }
+        self.kind = kind;
+        Ok(())
+    }
+}
+
+fn limit(input: ParseStream) -> Result<usize> {
+    input.parse::<Token![=]>()?;
+    let number: LitInt = input.parse()?;
+    match number.base10_parse()? {
+        0 => Err(Error::new(number.span(), "a limit is at least 1")),
+        limit => Ok(limit),
+    }
+}
+
+/// The parameters of the function, by where they come from.
+struct Parameters {
+    /// The expressions to call the function with, in order.
+    passed: Vec<Ident>,
+    ctx: Option<Ident>,
+    inbox: Option<(Ident, Type)>,
+    outbox: Option<(Ident, Type)>,
+    /// Those that come from Erlang.
+    decoded: Vec<(Ident, Type)>,
+}
+
+impl Parameters {
+    fn of(function: &ItemFn) -> Result<Self> {
+        let mut this = Self {
+            passed: Vec::new(),
+            ctx: None,
+            inbox: None,
+            outbox: None,
+            decoded: Vec::new(),
+        };
+        for (index, input) in function.sig.inputs.iter().enumerate() {
+            let FnArg::Typed(PatType { ty, pat, .. }) = input else {
+                return Err(Error::new_spanned(
+                    input,
+                    "an operation is a function, not a method",
+                ));
+            };
+            let name = match pat.as_ref() {
+                Pat::Ident(pat) => format_ident!("argument_{}", pat.ident),
+                _ => format_ident!("argument_{index}"),
+            };
+            this.passed.push(name.clone());
+            match last_segment(ty).as_deref() {
+                Some("Ctx") => this.ctx = Some(name),
+                Some("Inbox") => this.inbox = Some((name, (**ty).clone())),
+                Some("Outbox") => this.outbox = Some((name, (**ty).clone())),
+                _ => this.decoded.push((name, (**ty).clone())),
+            }
+        }
+        if this.decoded.len() > MAX_ARITY {
+            return Err(Error::new_spanned(
+                &function.sig.inputs,
+                "an operation takes at most eight arguments from Erlang",
+            ));
+        }
+        Ok(this)
+    }
+
+    /// Statements that decode the arguments and make the context.
+    fn prepare(&self) -> TokenStream {
+        let decode = self.decoded.iter().enumerate().map(|(index, (name, ty))| {
+            let expected = quote!(#ty).to_string();
+            quote! { let #name: #ty = call.arg(#index, #expected)?; }
+        });
+        let ctx = self
+            .ctx
+            .iter()
+            .map(|name| quote! { let #name = call.ctx.get(); });
+        quote! { #(#decode)* #(#ctx)* }
+    }
+}
+
+/// Makes the operation beside the function.
+pub fn expand(options: &Options, function: &ItemFn) -> Result<TokenStream> {
+    check(options, function)?;
+    let parameters = Parameters::of(function)?;
+    let start = start(options.kind, function, &parameters)?;
+    let eager = match options.kind {
+        Kind::Eager => eager(function, &parameters),
+        _ => quote! { ::std::option::Option::None },
+    };
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| function.sig.ident.to_string());
+    let kind = Ident::new(
+        match options.kind {
+            Kind::Async => "Async",
+            Kind::Eager => "Eager",
+            Kind::Blocking => "Blocking",
+            Kind::Stream => "Stream",
+            Kind::Duplex => "Duplex",
+        },
+        Span::call_site(),
+    );
+    let (arity, limit) = (parameters.decoded.len(), options.limit);
+    Ok(quote! {
+        #function
+
+        const _: () = {
+            #start
+
+            ::tokamak::inventory::submit! {
+                ::tokamak::operation::Operation {
+                    name: #name,
+                    arity: #arity,
+                    kind: ::tokamak::operation::Kind::#kind,
+                    limit: #limit,
+                    start: start_operation,
+                    eager: #eager,
+                }
+            }
+        };
+    })
+}
+
+fn check(options: &Options, function: &ItemFn) -> Result<()> {
+    let signature = &function.sig;
+    let is_async = signature.asyncness.is_some();
+    let wants_async = matches!(options.kind, Kind::Async | Kind::Eager | Kind::Duplex);
+    if is_async != wants_async {
+        let expected = match wants_async {
+            true => "this kind of operation is an async fn",
+            false => "this kind of operation is a fn, not an async fn",
+        };
+        return Err(Error::new_spanned(signature, expected));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &signature.generics,
+            "an operation has no generic parameters",
+        ));
+    }
+    Ok(())
+}
+
+/// What turns the function's value into a reply.
+fn reply(output: &ReturnType) -> TokenStream {
+    let of_result = match output {
+        ReturnType::Default => false,
+        ReturnType::Type(_, ty) => last_segment(ty).as_deref() == Some("Result"),
+    };
+    match (output, of_result) {
+        (ReturnType::Default, _) => quote! { ::tokamak::reply::of_unit },
+        (_, true) => quote! { ::tokamak::reply::of_result },
+        (_, false) => quote! { ::tokamak::reply::of_value },
+    }
+}
+
+fn start(kind: Kind, function: &ItemFn, parameters: &Parameters) -> Result<TokenStream> {
+    let prepare = parameters.prepare();
+    let (name, passed) = (&function.sig.ident, &parameters.passed);
+    let reply = reply(&function.sig.output);
+    let started = match kind {
+        Kind::Async | Kind::Eager => quote! {
+            ::tokamak::operation::Started::Future(::std::boxed::Box::pin(async move {
+                #reply(#name(#(#passed),*).await)
+            }))
+        },
+        Kind::Blocking => quote! {
+            ::tokamak::operation::Started::Blocking(::std::boxed::Box::new(move || {
+                #reply(#name(#(#passed),*))
+            }))
+        },
+        Kind::Stream => {
+            let item = match items_are_results(&function.sig.output) {
+                true => quote! { ::tokamak::reply::of_result },
+                false => quote! { ::tokamak::reply::of_value },
+            };
+            quote! {
+                ::tokamak::operation::Started::Stream(::std::boxed::Box::pin(
+                    ::tokamak::operation::map_items(#name(#(#passed),*), #item)
+                ))
+            }
+        }
+        Kind::Duplex => duplex(function, parameters, &reply)?,
+    };
+    Ok(quote! {
+        fn start_operation(
+            call: &::tokamak::operation::Call,
+        ) -> ::std::result::Result<
+            ::tokamak::operation::Started,
+            ::tokamak::operation::BadArgument,
+        > {
+            #prepare
+            ::std::result::Result::Ok(#started)
+        }
+    })
+}
+
+fn duplex(function: &ItemFn, parameters: &Parameters, reply: &TokenStream) -> Result<TokenStream> {
+    let (Some((inbox, inbox_type)), Some((outbox, outbox_type))) =
+        (&parameters.inbox, &parameters.outbox)
+    else {
+        return Err(Error::new_spanned(
+            &function.sig,
+            "a duplex operation has an Inbox<T> and an Outbox<T>",
+        ));
+    };
+    let (name, passed) = (&function.sig.ident, &parameters.passed);
+    let expected = quote!(#inbox_type).to_string();
+    Ok(quote! {{
+        let (#inbox, port): (#inbox_type, _) = ::tokamak::stream::Inbox::new(call.inbox, #expected);
+        let #outbox: #outbox_type = call.outbox()?;
+        let future = ::std::boxed::Box::pin(async move { #reply(#name(#(#passed),*).await) });
+        ::tokamak::operation::Started::Duplex(future, port)
+    }})
+}
+
+fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
+    let prepare = parameters.prepare();
+    let (name, passed) = (&function.sig.ident, &parameters.passed);
+    let reply = reply(&function.sig.output);
+    quote! {{
+        fn poll_operation<'a>(
+            call: &::tokamak::operation::Call<'a, '_>,
+        ) -> ::std::result::Result<
+            ::tokamak::operation::Eager<'a>,
+            ::tokamak::operation::BadArgument,
+        > {
+            #prepare
+            let future = #name(#(#passed),*);
+            ::std::result::Result::Ok(::tokamak::operation::poll_once(call.env, future, #reply))
+        }
+        ::std::option::Option::Some(poll_operation)
+    }}
+}
+
+/// The name of a type without its path and parameters.
+fn last_segment(ty: &Type) -> Option<String> {
+    match ty {
+        Type::Path(path) => Some(path.path.segments.last()?.ident.to_string()),
+        _ => None,
+    }
+}
+
+/// Whether an `impl Stream<Item = Result<…>>` is returned.
+fn items_are_results(output: &ReturnType) -> bool {
+    let ReturnType::Type(_, ty) = output else {
+        return false;
+    };
+    let Type::ImplTrait(stream) = ty.as_ref() else {
+        return false;
+    };
+    stream.bounds.iter().any(|bound| {
+        let syn::TypeParamBound::Trait(bound) = bound else {
+            return false;
+        };
+        let Some(segment) = bound.path.segments.last() else {
+            return false;
+        };
+        let syn::PathArguments::AngleBracketed(arguments) = &segment.arguments else {
+            return false;
+        };
+        arguments.args.iter().any(|argument| match argument {
+            syn::GenericArgument::AssocType(item) => {
+                item.ident == "Item" && last_segment(&item.ty).as_deref() == Some("Result")
+            }
+            _ => false,
+        })
+    })
+}

@@ -1,0 +1,524 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Native calls: Rust async functions from Erlang.
+%%
+%% An operation is named by an atom (one of the built-in engine) or by `{Engine, Name}', where the engine is
+%% the module of a NIF built with the tokamak SDK. Every call has exactly one end: `{ok, Result}' or
+%% `{error, Reason}'; once {@link await/2}, {@link cancel/1} or {@link close/1} has returned, no message of it
+%% comes any more. A call is cancelled when its caller dies, and when a wait for it times out.
+%%
+%% Reasons: `timeout', `closed' (the end was taken before), `overloaded' (`max_in_flight' calls are running),
+%% `shutdown' (the application stops or is stopped), `{unknown_operation, Op}', `{wrong_kind, Kind}' (a stream
+%% cannot be called, a call not be opened as a stream), `{panic, Text}', `{encode, Text}' (the result could not
+%% be made a term), and whatever an operation's own errors are, mostly `{Kind, Text}'. Wrong arguments raise
+%% `badarg' with an explanation.
+%%
+%% Only the caller may wait for a call, cancel it or use a stream; any other process raises `not_owner'.
+-module(tokamak).
+
+-export([call/2, call/3, cast/2]).
+-export([async/2, async/3, await/1, await/2, await_many/2, await_any/2, cancel/1]).
+-export([gather/1, gather/2]).
+-export([stream/2, stream/3, open/2, open/3, next/1, next/2, push/2, push/3, fold/3, close/1]).
+-export([operations/0, stats/0]).
+-export([is_call/1, is_stream/1]).
+
+-include("tokamak_error.hrl").
+
+-export_type([op/0, stream/0, result/0]).
+
+-type op() :: atom() | {Engine :: module(), Name :: atom()}.
+-type result() :: {ok, term()} | {error, term()}.
+-opaque stream() :: {tokamak_stream, module(), reference()}.
+
+-define(CALL_TIMEOUT, 5000).
+-define(CALL_OPTIONS, #{timeout => timeout}).
+-define(GATHER_OPTIONS, #{timeout => timeout, max_concurrency => concurrency, mode => mode}).
+-define(STREAM_OPTIONS, #{window => size}).
+-define(OPEN_OPTIONS, #{window => size, inbox => size}).
+-define(NO_BOUND, 16#7FFFFFFF).
+
+%% @doc Calls an operation and waits up to five seconds for its end.
+-spec call(op(), [term()]) -> result().
+call(Name, Args) when is_atom(Name) ->
+    case tokamak_nif:op_call(Name, Args) of
+        {ok, _} = End -> End;
+        Other -> continue(tokamak_nif, Name, Args, Other, ?CALL_TIMEOUT)
+    end;
+call(Op, Args) ->
+    call(Op, Args, #{}).
+
+%% @doc Calls an operation and waits for its end, up to the option `timeout' (milliseconds, 5000). A call that
+%% times out is cancelled.
+%%
+%% An eager operation that is ready at once costs no message and no process switch.
+-spec call(op(), [term()], #{timeout => timeout()}) -> result().
+call(Op, Args, Options) ->
+    case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?CALL_OPTIONS)} of
+        {{Engine, Name}, ok} ->
+            Timeout = maps:get(timeout, Options, ?CALL_TIMEOUT),
+            First = tokamak_call:in_engine(Engine, Name, fun() -> Engine:op_call(Name, Args) end),
+            continue(Engine, Name, Args, First, Timeout);
+        _ ->
+            ?BADARG([Op, Args, Options], [operation, arguments, {options, ?CALL_OPTIONS}])
+    end.
+
+%% What the first native call gave: an end, or what there is to wait for.
+continue(Engine, Name, Args, use_reference, Timeout) ->
+    Ref = make_ref(),
+    case Engine:op_call_with(Name, Args, Ref) of
+        Handle when is_reference(Handle) -> wait(Engine, Handle, Ref, Timeout);
+        Other -> continue(Engine, Name, Args, Other, Timeout)
+    end;
+continue(Engine, _Name, _Args, {pending, Handle}, Timeout) ->
+    Ref = make_ref(),
+    ok = Engine:op_resume(Handle, Ref),
+    wait(Engine, Handle, Ref, Timeout);
+continue(Engine, Name, Args, {badarg, _, _} = Badarg, _Timeout) ->
+    badarg(Engine, Name, Args, Badarg);
+continue(_Engine, _Name, _Args, End, _Timeout) ->
+    End.
+
+wait(Engine, Handle, Ref, Timeout) ->
+    receive
+        {tokamak, Ref, End} -> End
+    after Timeout ->
+        case Engine:op_cancel(Handle) of
+            cancelled ->
+                {error, timeout};
+            _SendingOrSent ->
+                %% It ended first.
+                receive
+                    {tokamak, Ref, End} -> End
+                end
+        end
+    end.
+
+-spec badarg(module(), atom(), term(), {badarg, non_neg_integer(), string() | binary()}) -> no_return().
+badarg(Engine, Name, Args, {badarg, Index, Expected}) ->
+    Op =
+        case Engine of
+            tokamak_nif -> Name;
+            _ -> {Engine, Name}
+        end,
+    ?EXPLAINED([Op, Args], #{2 => tokamak_call:explain(Index, Expected)}).
+
+%% @doc Runs an operation that nobody waits for, and that lives on when its caller dies.
+-spec cast(op(), [term()]) -> ok | {error, term()}.
+cast(Op, Args) ->
+    case tokamak_call:resolve(Op) of
+        {Engine, Name} ->
+            case tokamak_call:in_engine(Engine, Name, fun() -> Engine:op_cast(Name, Args) end) of
+                {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
+                Result -> Result
+            end;
+        error ->
+            ?BADARG([Op, Args], [operation, arguments])
+    end.
+
+%% @equiv async(Op, Args, #{})
+-spec async(op(), [term()]) -> reference().
+async(Op, Args) ->
+    async(Op, Args, #{}).
+
+%% @doc Starts an operation. Its end comes as `{tokamak, Ref, {ok, Result}}' or `{tokamak, Ref, {error, Reason}}':
+%% also when it is refused or unknown. Dropping the reference cancels nothing.
+-spec async(op(), [term()], #{}) -> reference().
+async(Op, Args, Options) ->
+    case {tokamak_call:resolve(Op), tokamak_error:options(Options, #{})} of
+        {{Engine, Name}, ok} ->
+            Start = fun() -> Engine:op_async(Name, Args) end,
+            case tokamak_call:in_engine(Engine, Name, Start) of
+                Ref when is_reference(Ref) -> Ref;
+                {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
+                {error, _} = Error -> ended(Error)
+            end;
+        _ ->
+            ?BADARG([Op, Args, Options], [operation, arguments, {options, #{}}])
+    end.
+
+%% The reference of a call whose engine is not there: its end is in the mailbox.
+ended(End) ->
+    Ref = tokamak_nif:op_async('', []),
+    receive
+        {tokamak, Ref, _} -> ok
+    end,
+    self() ! {tokamak, Ref, End},
+    Ref.
+
+%% @equiv await(Ref, 5000)
+-spec await(reference()) -> result().
+await(Ref) ->
+    await(Ref, ?CALL_TIMEOUT).
+
+%% @doc Waits for the end of a call, up to `Timeout' milliseconds; then cancels it, and if it ended first,
+%% returns its end all the same. After the end was taken: `{error, closed}'.
+-spec await(reference(), timeout()) -> result().
+await(Ref, Timeout) when
+    Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
+->
+    case state(Ref) of
+        {Engine, State} when State =:= running; State =:= sending ->
+            wait(Engine, Ref, Ref, Timeout);
+        {_Engine, sent} ->
+            receive
+                {tokamak, Ref, End} -> End
+            after 0 -> {error, closed}
+            end;
+        {_Engine, cancelled} ->
+            {error, closed};
+        not_owner ->
+            ?NOT_OWNER([Ref, Timeout]);
+        error ->
+            ?BADARG([Ref, Timeout], [call, timeout])
+    end;
+await(Ref, Timeout) ->
+    ?BADARG([Ref, Timeout], [call, timeout]).
+
+%% The engine of a call and where it stands.
+state(Ref) when is_reference(Ref) ->
+    state(Ref, tokamak_engines:all());
+state(_Ref) ->
+    error.
+
+state(Ref, [Engine | Rest]) ->
+    case Engine:op_state(Ref) of
+        badarg -> state(Ref, Rest);
+        not_owner -> not_owner;
+        State -> {Engine, State}
+    end;
+state(_Ref, []) ->
+    error.
+
+%% @private
+-spec is_call(reference()) -> boolean().
+is_call(Ref) ->
+    state(Ref) =/= error.
+
+%% @doc Waits for the ends of calls, in their order; together up to `Timeout' milliseconds, after which
+%% those that still run are cancelled and `{error, timeout}'.
+-spec await_many([reference()], timeout()) -> [result()].
+await_many(Refs, Timeout) ->
+    check_calls(Refs, Timeout),
+    Deadline = deadline(Timeout),
+    [await(Ref, time_left(Deadline)) || Ref <- Refs].
+
+check_calls(Refs, Timeout) ->
+    case tokamak_error:options(#{calls => Refs, timeout => Timeout},
+                               #{calls => calls_in_flight, timeout => timeout}) of
+        ok -> ok;
+        error -> ?BADARG([Refs, Timeout], [calls_in_flight, timeout])
+    end.
+
+%% @doc Waits for the first end among calls; the others go on. When none came within `Timeout' milliseconds,
+%% all are cancelled.
+-spec await_any([reference(), ...], timeout()) -> {reference(), result()} | {error, timeout}.
+await_any([_ | _] = Refs, Timeout) ->
+    check_calls(Refs, Timeout),
+    case [Ref || Ref <- Refs, is_closed(Ref)] of
+        [Ref | _] -> {Ref, {error, closed}};
+        [] -> await_first(Refs, deadline(Timeout))
+    end;
+await_any(Refs, Timeout) ->
+    ?BADARG([Refs, Timeout], [calls_in_flight, timeout]).
+
+%% Whether a call's end was taken before.
+is_closed(Ref) ->
+    case state(Ref) of
+        {_Engine, cancelled} -> true;
+        not_owner -> ?NOT_OWNER([Ref]);
+        _ -> false
+    end.
+
+await_first(Refs, Deadline) ->
+    Waiting = maps:from_keys(Refs, true),
+    receive
+        {tokamak, Ref, End} when is_map_key(Ref, Waiting) -> {Ref, End}
+    after time_left(Deadline) ->
+        first_of_cancelled(Refs, [])
+    end.
+
+%% A call that loses the race against its cancel gives the end of all.
+first_of_cancelled([Ref | Rest], Passed) ->
+    case await(Ref, 0) of
+        {error, Reason} when Reason =:= timeout; Reason =:= closed ->
+            first_of_cancelled(Rest, [Ref | Passed]);
+        End ->
+            {Ref, End}
+    end;
+first_of_cancelled([], _Passed) ->
+    {error, timeout}.
+
+deadline(infinity) -> infinity;
+deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
+
+time_left(infinity) -> infinity;
+time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
+
+%% @doc Cancels a call: no message of it comes any more. One that ended is forgotten.
+-spec cancel(reference()) -> ok.
+cancel(Ref) ->
+    case state(Ref) of
+        {Engine, _State} -> cancel(Engine, Ref);
+        not_owner -> ?NOT_OWNER([Ref]);
+        error -> ?BADARG([Ref], [call])
+    end.
+
+cancel(Engine, Ref) ->
+    case Engine:op_cancel(Ref) of
+        cancelled ->
+            ok;
+        sending ->
+            receive
+                {tokamak, Ref, _} -> ok
+            end;
+        sent ->
+            receive
+                {tokamak, Ref, _} -> ok
+            after 0 -> ok
+            end
+    end.
+
+%% @equiv gather(Calls, #{})
+-spec gather([{op(), [term()]}]) ->
+    {ok, [term()]} | {error, {Index :: pos_integer(), term()} | timeout | term()}.
+gather(Calls) ->
+    gather(Calls, #{}).
+
+%% @doc Runs calls side by side and waits for all of them.
+%%
+%% Options: `mode' `fail_fast' (the first failure cancels the rest and is returned with its index, from 1) or
+%% `settle' (`{ok, [Result]}' whatever the results are); `max_concurrency' (infinity): how many run at once;
+%% `timeout' (infinity). No call starts before the arguments of all are good. A gather waits for places among
+%% the calls in flight instead of being refused.
+-spec gather([{op(), [term()]}], #{
+    timeout => timeout(),
+    max_concurrency => pos_integer() | infinity,
+    mode => fail_fast | settle
+}) -> {ok, [term()]} | {error, {Index :: pos_integer(), term()} | timeout | term()}.
+gather(Calls, Options) ->
+    case {tokamak_gather:resolve(Calls), tokamak_error:options(Options, ?GATHER_OPTIONS)} of
+        {{ok, Resolved}, ok} ->
+            case tokamak_gather:run(Resolved, gather_options(Options)) of
+                {badarg, Call, Index, Expected} ->
+                    Text = tokamak_call:explain(Index, Expected),
+                    Explanation = io_lib:format("in call ~b, the argument list: ~ts", [Call, Text]),
+                    ?EXPLAINED([Calls, Options], #{1 => Explanation});
+                Result ->
+                    Result
+            end;
+        _ ->
+            ?BADARG([Calls, Options], [calls, {options, ?GATHER_OPTIONS}])
+    end.
+
+gather_options(Options) ->
+    MaxConcurrency =
+        case maps:get(max_concurrency, Options, infinity) of
+            infinity -> ?NO_BOUND;
+            Bound -> Bound
+        end,
+    Mode = maps:get(mode, Options, fail_fast),
+    {MaxConcurrency, Mode, maps:get(timeout, Options, infinity)}.
+
+%% @equiv stream(Op, Args, #{})
+-spec stream(op(), [term()]) -> stream() | {error, term()}.
+stream(Op, Args) ->
+    stream(Op, Args, #{}).
+
+%% @doc Opens a stream. Its producer runs ahead of its consumer by `window' items (16) and then waits. An
+%% error can be passed on to {@link next/2} and {@link fold/3}, which return it.
+-spec stream(op(), [term()], #{window => pos_integer()}) -> stream() | {error, term()}.
+stream(Op, Args, Options) ->
+    case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?STREAM_OPTIONS)} of
+        {{Engine, Name}, ok} -> open_native(stream, Engine, Name, Args, Options);
+        _ -> ?BADARG([Op, Args, Options], [operation, arguments, {options, ?STREAM_OPTIONS}])
+    end.
+
+%% @equiv open(Op, Args, #{})
+-spec open(op(), [term()]) -> stream() | {error, term()}.
+open(Op, Args) ->
+    open(Op, Args, #{}).
+
+%% @doc Opens a duplex operation: a stream that also takes input, by {@link push/3}, up to `inbox' items (64)
+%% ahead of the operation.
+-spec open(op(), [term()], #{window => pos_integer(), inbox => pos_integer()}) ->
+    stream() | {error, term()}.
+open(Op, Args, Options) ->
+    case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?OPEN_OPTIONS)} of
+        {{Engine, Name}, ok} -> open_native(duplex, Engine, Name, Args, Options);
+        _ -> ?BADARG([Op, Args, Options], [operation, arguments, {options, ?OPEN_OPTIONS}])
+    end.
+
+open_native(Kind, Engine, Name, Args, Options) ->
+    Window = maps:get(window, Options, 16),
+    Inbox = maps:get(inbox, Options, 64),
+    Open = fun() -> Engine:op_open(Kind, Name, Args, Window, Inbox) end,
+    case tokamak_call:in_engine(Engine, Name, Open) of
+        {ok, Handle} -> {tokamak_stream, Engine, Handle};
+        {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
+        {error, _} = Error -> Error
+    end.
+
+%% @private
+-spec is_stream(term()) -> boolean().
+is_stream({tokamak_stream, Engine, Handle}) when is_atom(Engine) ->
+    lists:member(Engine, tokamak_engines:all()) andalso
+        Engine:op_stop_waiting(Handle, next) =/= badarg;
+is_stream(_) ->
+    false.
+
+%% @equiv next(Stream, 5000)
+-spec next(stream() | {error, Reason}) -> {ok, term()} | done | {error, timeout | closed | Reason | term()}.
+next(Stream) ->
+    next(Stream, ?CALL_TIMEOUT).
+
+%% @doc Takes the next item of a stream, waiting up to `Timeout' milliseconds for it; a stream goes on after a
+%% time-out. `done', or the error that ended it, comes once, then `{error, closed}'.
+-spec next(stream() | {error, Reason}, timeout()) ->
+    {ok, term()} | done | {error, timeout | closed | Reason | term()}.
+next({tokamak_stream, Engine, Handle} = Stream, Timeout) when
+    is_atom(Engine),
+    (Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0 andalso Timeout =< 16#FFFFFFFF))
+->
+    Ref = make_ref(),
+    case Engine:op_next(Handle, Ref) of
+        waiting -> wait_next(Engine, Handle, Ref, deadline(Timeout));
+        not_owner -> ?NOT_OWNER([Stream, Timeout]);
+        badarg -> ?BADARG([Stream, Timeout], [stream, timeout]);
+        Result -> Result
+    end;
+next({error, _} = Error, _Timeout) ->
+    Error;
+next(Stream, Timeout) ->
+    ?BADARG([Stream, Timeout], [stream, timeout]).
+
+wait_next(Engine, Handle, Ref, Deadline) ->
+    receive
+        {tokamak, Ref, ready} ->
+            case Engine:op_next(Handle, Ref) of
+                waiting -> wait_next(Engine, Handle, Ref, Deadline);
+                Result -> Result
+            end
+    after time_left(Deadline) ->
+        case Engine:op_stop_waiting(Handle, next) of
+            true -> {error, timeout};
+            false -> last_look(Engine, Handle, Ref)
+        end
+    end.
+
+%% The wake was sent before the wait ended, so it comes.
+last_look(Engine, Handle, Ref) ->
+    receive
+        {tokamak, Ref, ready} ->
+            case Engine:op_next(Handle, undefined) of
+                waiting -> {error, timeout};
+                Result -> Result
+            end
+    end.
+
+%% @equiv push(Stream, Item, 5000)
+-spec push(stream(), term()) -> ok | {error, timeout | closed | term()}.
+push(Stream, Item) ->
+    push(Stream, Item, ?CALL_TIMEOUT).
+
+%% @doc Gives a duplex operation an item, waiting up to `Timeout' milliseconds while its inbox is full. An item
+%% of another type than it takes raises `badarg'. `closed': the operation has ended.
+-spec push(stream(), term(), timeout()) -> ok | {error, timeout | closed | term()}.
+push({tokamak_stream, Engine, Handle} = Stream, Item, Timeout) when
+    is_atom(Engine),
+    (Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0 andalso Timeout =< 16#FFFFFFFF))
+->
+    Ref = make_ref(),
+    case Engine:op_push(Handle, Item, Ref) of
+        ok -> ok;
+        full -> wait_push(Engine, Handle, Item, Ref, deadline(Timeout));
+        {badarg, _, Expected} -> ?EXPLAINED([Stream, Item, Timeout], #{2 => ["not an item of ", Expected]});
+        not_owner -> ?NOT_OWNER([Stream, Item, Timeout]);
+        badarg -> ?BADARG([Stream, Item, Timeout], [stream, term, timeout]);
+        {error, _} = Error -> Error
+    end;
+push(Stream, Item, Timeout) ->
+    ?BADARG([Stream, Item, Timeout], [stream, term, timeout]).
+
+wait_push(Engine, Handle, Item, Ref, Deadline) ->
+    receive
+        {tokamak, Ref, ready} ->
+            case Engine:op_push(Handle, Item, Ref) of
+                full -> wait_push(Engine, Handle, Item, Ref, Deadline);
+                Result -> Result
+            end
+    after time_left(Deadline) ->
+        case Engine:op_stop_waiting(Handle, push) of
+            true -> {error, timeout};
+            false -> last_push(Engine, Handle, Item, Ref)
+        end
+    end.
+
+last_push(Engine, Handle, Item, Ref) ->
+    receive
+        {tokamak, Ref, ready} ->
+            case Engine:op_push(Handle, Item, undefined) of
+                full -> {error, timeout};
+                Result -> Result
+            end
+    end.
+
+%% @doc Folds over the items of a stream until its end, waiting as long as it takes. The stream is closed
+%% when `Fun' raises.
+-spec fold(fun((Item :: term(), Acc) -> Acc), Acc, stream() | {error, Reason}) ->
+    {ok, Acc} | {error, closed | Reason | term()}.
+fold(Fun, Acc, Stream) when is_function(Fun, 2) ->
+    try
+        fold_items(Fun, Acc, Stream)
+    catch
+        Class:Reason:Stacktrace when Reason =/= not_owner, Reason =/= badarg ->
+            _ = close(Stream),
+            erlang:raise(Class, Reason, Stacktrace)
+    end;
+fold(Fun, Acc, Stream) ->
+    ?BADARG([Fun, Acc, Stream], [function, term, stream]).
+
+fold_items(Fun, Acc, Stream) ->
+    case next(Stream, infinity) of
+        {ok, Item} -> fold_items(Fun, Fun(Item, Acc), Stream);
+        done -> {ok, Acc};
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Ends a stream: its producer is cancelled, and no message of it comes any more. `ok', too, when it had
+%% ended.
+-spec close(stream()) -> ok.
+close({tokamak_stream, Engine, Handle} = Stream) when is_atom(Engine) ->
+    case Engine:op_close(Handle) of
+        ok -> ok;
+        not_owner -> ?NOT_OWNER([Stream]);
+        badarg -> ?BADARG([Stream], [stream])
+    end;
+close(Stream) ->
+    ?BADARG([Stream], [stream]).
+
+%% @doc Lists the operations of the built-in engine and of the engines that were called since the start.
+-spec operations() -> [#{engine := module(), name := atom(), arity := arity(), kind := atom()}].
+operations() ->
+    [
+        #{engine => Engine, name => Name, arity => Arity, kind => Kind}
+     || Engine <- tokamak_engines:all(), {Name, Arity, Kind} <- lists:sort(Engine:op_list())
+    ].
+
+%% @doc Counts what the library holds: calls `in_flight' in all engines, open `loops' and `fds', processes that
+%% own something (`owners'), and the counts of each `runtime'; the base library's is `runtime', all are in
+%% `engines'.
+-spec stats() -> map().
+stats() ->
+    Runtimes = maps:from_list([{Engine, runtime(Engine)} || Engine <- tokamak_engines:all()]),
+    InFlight = [maps:get(in_flight, Runtime, 0) || Runtime <- maps:values(Runtimes)],
+    (tokamak_nif:counts())#{
+        in_flight => lists:sum(InFlight),
+        runtime => maps:get(tokamak_nif, Runtimes),
+        engines => Runtimes
+    }.
+
+runtime(Engine) ->
+    case Engine:op_stats() of
+        shutdown -> #{workers => 0, in_flight => 0};
+        Stats -> Stats
+    end.

@@ -1,0 +1,35 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc How a call finds its engine and words what is wrong with its arguments.
+%% @private
+-module(tokamak_call).
+
+-export([resolve/1, in_engine/3, explain/2]).
+
+%% @doc The engine and the name of an operation.
+-spec resolve(term()) -> {module(), atom()} | error.
+resolve(Name) when is_atom(Name) -> {tokamak_nif, Name};
+resolve({Engine, Name}) when is_atom(Engine), is_atom(Name) -> {Engine, Name};
+resolve(_) -> error.
+
+%% @doc Runs a native call of an engine; one that was never called has its runtime started first.
+-spec in_engine(module(), atom(), fun(() -> Result)) -> Result | {error, term()}.
+in_engine(tokamak_nif, _Name, Call) ->
+    Call();
+in_engine(Engine, Name, Call) ->
+    case lists:member(Engine, tokamak_engines:all()) of
+        true ->
+            Call();
+        false ->
+            case tokamak_engines:ensure(Engine) of
+                ok -> Call();
+                {error, unknown} -> {error, {unknown_operation, {Engine, Name}}};
+                {error, _} = Error -> Error
+            end
+    end.
+
+%% @doc Words what is wrong with an operation's arguments.
+-spec explain(non_neg_integer(), binary() | string()) -> string().
+explain(0, Expected) ->
+    lists:flatten(io_lib:format("not ~ts", [Expected]));
+explain(Index, Expected) ->
+    lists:flatten(io_lib:format("its element ~b is not a ~ts", [Index, Expected])).

@@ -1,0 +1,101 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Engines: the NIF libraries whose runtimes the application starts, lists and stops.
+%%
+%% The base library's runtime starts with the application. That of another library, a runtime of its own
+%% with two workers, starts when its engine is first called.
+%% @private
+-module(tokamak_engines).
+-behaviour(gen_server).
+
+-export([start_link/0, ensure/1, all/0, stop_runtimes/0]).
+-export([init/1, handle_call/3, handle_cast/2]).
+
+-define(BASE, tokamak_nif).
+%% Worker threads of an engine's runtime.
+-define(ENGINE_WORKERS, 2).
+%% What a stop may take beyond the time that calls get to end, in milliseconds.
+-define(STOP_GRACE, 5000).
+
+-spec start_link() -> gen_server:start_ret().
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @doc Starts an engine's runtime, if it does not run. `unknown': the module is no engine.
+-spec ensure(module()) -> ok | {error, unknown | shutdown | term()}.
+ensure(Engine) ->
+    try
+        gen_server:call(?MODULE, {ensure, Engine}, infinity)
+    catch
+        exit:_ -> {error, shutdown}
+    end.
+
+%% @doc The engines whose runtimes were started, the base library first.
+-spec all() -> [module()].
+all() ->
+    persistent_term:get(?MODULE, [?BASE]).
+
+%% @doc Stops all runtimes, side by side: calls that run get `drain_timeout' to end.
+-spec stop_runtimes() -> ok.
+stop_runtimes() ->
+    Drain = tokamak_config:get(drain_timeout),
+    Stopping = [{Engine, stop_runtime(Engine, Drain)} || Engine <- all()],
+    _ = persistent_term:erase(?MODULE),
+    lists:foreach(fun({Engine, Ref}) -> await_stop(Engine, Ref, Drain) end, Stopping).
+
+stop_runtime(Engine, Drain) ->
+    Ref = make_ref(),
+    ok = Engine:op_stop_runtime(Drain, Ref),
+    Ref.
+
+await_stop(Engine, Ref, Drain) ->
+    receive
+        {tokamak, Ref, stopped} -> ok
+    after Drain + ?STOP_GRACE ->
+        logger:warning("tokamak: the runtime of ~s did not stop in time", [Engine])
+    end.
+
+%% @private
+init([]) ->
+    case start_runtime(?BASE) of
+        ok -> {ok, started([?BASE])};
+        {error, Reason} -> {stop, Reason}
+    end.
+
+started(Engines) ->
+    Known = all(),
+    All = Known ++ (Engines -- Known),
+    persistent_term:put(?MODULE, All),
+    All.
+
+%% @private
+handle_call({ensure, Engine}, _From, Engines) ->
+    case is_engine(Engine) of
+        true ->
+            case start_runtime(Engine) of
+                ok -> {reply, ok, started([Engine])};
+                {error, _} = Error -> {reply, Error, Engines}
+            end;
+        false ->
+            {reply, {error, unknown}, Engines}
+    end.
+
+%% @private
+handle_cast(_Request, Engines) ->
+    {noreply, Engines}.
+
+is_engine(Engine) ->
+    case code:ensure_loaded(Engine) of
+        {module, Engine} -> erlang:function_exported(Engine, op_start_runtime, 4);
+        {error, _} -> false
+    end.
+
+start_runtime(Engine) ->
+    Blocking = tokamak_config:get(max_blocking_threads),
+    InFlight = tokamak_config:get(max_in_flight),
+    case Engine of
+        ?BASE ->
+            Workers = tokamak_config:get(worker_threads),
+            Engine:op_start_runtime(Workers, Blocking, InFlight, undefined);
+        _ ->
+            Engine:op_start_runtime(?ENGINE_WORKERS, Blocking, InFlight, tokamak_nif:table())
+    end.

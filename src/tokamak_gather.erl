@@ -1,0 +1,105 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Gathers: calls of one engine run in one native call; a mixture runs engine by engine's own calls,
+%% started and awaited from here.
+%% @private
+-module(tokamak_gather).
+
+-export([resolve/1, run/2]).
+
+-type call() :: {module(), atom(), [term()]}.
+-type options() :: {pos_integer(), fail_fast | settle, timeout()}.
+
+%% @doc The calls with their engines.
+-spec resolve(term()) -> {ok, [call()]} | error.
+resolve(Calls) when is_list(Calls) -> resolve(Calls, []);
+resolve(_Calls) -> error.
+
+resolve([{Op, Args} | Rest], Resolved) when is_list(Args) ->
+    case tokamak_call:resolve(Op) of
+        {Engine, Name} -> resolve(Rest, [{Engine, Name, Args} | Resolved]);
+        error -> error
+    end;
+resolve([], Resolved) ->
+    {ok, lists:reverse(Resolved)};
+resolve(_Wrong, _Resolved) ->
+    error.
+
+%% @doc Runs calls; `badarg' with the call, the argument and what was expected.
+-spec run([call()], options()) -> {ok, [term()]} | {error, term()} | {badarg, term(), term(), term()}.
+run([], _Options) ->
+    {ok, []};
+run([{Engine, Name, _} | _] = Calls, Options) ->
+    case lists:all(fun({Other, _, _}) -> Other =:= Engine end, Calls) of
+        true -> tokamak_call:in_engine(Engine, Name, fun() -> native(Engine, Calls, Options) end);
+        false -> mixed(Calls, Options)
+    end.
+
+native(Engine, Calls, {MaxConcurrency, Mode, Timeout}) ->
+    Named = [{Name, Args} || {_Engine, Name, Args} <- Calls],
+    Ref = make_ref(),
+    case Engine:op_gather(Named, MaxConcurrency, Mode, Ref) of
+        Handle when is_reference(Handle) ->
+            receive
+                {tokamak, Ref, End} -> End
+            after Timeout -> cancel(Engine, Handle, Ref)
+            end;
+        Other ->
+            Other
+    end.
+
+cancel(Engine, Handle, Ref) ->
+    case Engine:op_cancel(Handle) of
+        cancelled ->
+            {error, timeout};
+        _SendingOrSent ->
+            receive
+                {tokamak, Ref, End} -> End
+            end
+    end.
+
+%% A gather over several engines: a process for it would not be the caller, so the caller itself starts and
+%% awaits, `MaxConcurrency' at once.
+mixed(Calls, {MaxConcurrency, Mode, Timeout}) ->
+    Deadline =
+        case Timeout of
+            infinity -> infinity;
+            _ -> erlang:monotonic_time(millisecond) + Timeout
+        end,
+    Numbered = lists:zip(lists:seq(1, length(Calls)), Calls),
+    {Now, Later} = lists:split(min(MaxConcurrency, length(Numbered)), Numbered),
+    collect(start_all(Now, #{}), Later, #{}, Mode, Deadline).
+
+start_all(Calls, Running) ->
+    lists:foldl(fun start/2, Running, Calls).
+
+start({Index, {Engine, Name, Args}}, Running) ->
+    Running#{tokamak:async({Engine, Name}, Args) => Index}.
+
+collect(Running, [], Ended, Mode, _Deadline) when map_size(Running) =:= 0 ->
+    Ends = [End || {_Index, End} <- lists:sort(maps:to_list(Ended))],
+    case Mode of
+        settle -> {ok, Ends};
+        fail_fast -> {ok, [Result || {ok, Result} <- Ends]}
+    end;
+collect(Running, Later, Ended, Mode, Deadline) ->
+    receive
+        {tokamak, Ref, End} when is_map_key(Ref, Running) ->
+            {Index, Rest} = maps:take(Ref, Running),
+            case {Mode, End} of
+                {fail_fast, {error, Reason}} ->
+                    cancel_all(Rest),
+                    {error, {Index, Reason}};
+                _ ->
+                    {Next, Remaining} = lists:split(min(1, length(Later)), Later),
+                    collect(start_all(Next, Rest), Remaining, Ended#{Index => End}, Mode, Deadline)
+            end
+    after left(Deadline) ->
+        cancel_all(Running),
+        {error, timeout}
+    end.
+
+cancel_all(Running) ->
+    lists:foreach(fun tokamak:cancel/1, maps:keys(Running)).
+
+left(infinity) -> infinity;
+left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).

@@ -1,0 +1,131 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% The examples of README.md and docs/ are run as they stand there, each block by itself.
+-module(readme_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-define(TIMEOUT, 60).
+
+every_example_runs_test_() ->
+    {setup, fun set_up/0, fun clean_up/1, [
+        {lists:flatten(io_lib:format("~s, line ~b: ~s", [Page, Line, Language])),
+            {timeout, ?TIMEOUT, fun() -> run(Language, Code) end}}
+     || Page <- pages(),
+        {Line, Language, Code} <- blocks(Page),
+        lists:member(Language, ["erlang", "elixir"])
+    ]}.
+
+the_readme_has_an_example_in_each_language_test() ->
+    Languages = [Language || {_Line, Language, _Code} <- blocks("README.md")],
+    ?assertEqual([], ["erlang", "elixir"] -- Languages).
+
+the_table_of_event_types_is_that_of_the_code_and_of_the_c_header_test() ->
+    Documented = event_types("docs/messages.md", "^\\| `([a-z_]+)` \\| ([0-9]+) \\|"),
+    InHeader = event_types("include/tokamak.h", "^    TOKAMAK_([A-Z_]+) = ([0-9]+),?$", "tokamak_event_type"),
+    ?assertEqual(InHeader, Documented),
+    ?assertEqual(tokamak_loop:event_types(), [binary_to_atom(Name) || {Name, _Code} <- Documented]).
+
+%% Applications that stop, or do not start, are no news here.
+set_up() ->
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, none),
+    Level.
+
+clean_up(Level) ->
+    application_is_stopped(),
+    ok = logger:set_primary_config(level, Level).
+
+%% An example begins as its reader would: with the application stopped and unconfigured.
+application_is_stopped() ->
+    _ = application:stop(tokamak),
+    _ = application:unload(tokamak),
+    ok.
+
+pages() ->
+    ["README.md" | ["docs/" ++ filename:basename(Page) || Page <- filelib:wildcard(path("docs/*.md"))]].
+
+%%% Blocks of a page
+
+blocks(Page) ->
+    outside(1, lines(Page)).
+
+outside(_N, []) -> [];
+outside(N, [<<"```", Language/binary>> | Lines]) -> inside(N + 1, N, Language, Lines, []);
+outside(N, [_ | Lines]) -> outside(N + 1, Lines).
+
+inside(N, Start, Language, [<<"```">> | Lines], Code) ->
+    [{Start, binary_to_list(Language), lists:join($\n, lists:reverse(Code))} | outside(N + 1, Lines)];
+inside(N, Start, Language, [Line | Lines], Code) ->
+    inside(N + 1, Start, Language, Lines, [Line | Code]).
+
+lines(File) ->
+    {ok, Content} = file:read_file(path(File)),
+    binary:split(Content, <<"\n">>, [global]).
+
+%% The application is found in _build/PROFILE/lib/tokamak.
+path(File) ->
+    filename:join([code:lib_dir(tokamak), "..", "..", "..", "..", File]).
+
+%%% Running them
+
+run("erlang", Code) ->
+    application_is_stopped(),
+    {Pid, Monitor} = spawn_monitor(fun() -> evaluate(unicode:characters_to_list(Code)) end),
+    receive
+        {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason)
+    end;
+run("elixir", Code) ->
+    ?assertNotEqual(false, os:find_executable("elixir"), "elixir is missing: make test installs it"),
+    File = filename:join("/tmp", "tokamak_" ++ os:getpid() ++ ".exs"),
+    ok = file:write_file(File, Code),
+    try
+        ?assertEqual({0, <<>>}, elixir(File))
+    after
+        file:delete(File)
+    end.
+
+%% As a shell does: expression by expression, with the variables of those before.
+evaluate(Code) ->
+    {ok, Tokens, _} = erl_scan:string(Code),
+    lists:foldl(fun evaluate/2, erl_eval:new_bindings(), expressions(Tokens)).
+
+evaluate(Tokens, Bindings) ->
+    {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+    {value, _, NewBindings} = erl_eval:exprs(Expressions, Bindings),
+    NewBindings.
+
+expressions([]) ->
+    [];
+expressions(Tokens) ->
+    {Expression, [Dot | Rest]} = lists:splitwith(fun(Token) -> element(1, Token) =/= dot end, Tokens),
+    [Expression ++ [Dot] | expressions(Rest)].
+
+elixir(File) ->
+    Port = open_port({spawn_executable, os:find_executable("elixir")}, [
+        {args, [File]},
+        {env, [{"ERL_LIBS", filename:dirname(code:lib_dir(tokamak))}, {"ELIXIR_ERL_OPTIONS", "+fnu"}]},
+        exit_status, stderr_to_stdout, binary
+    ]),
+    output(Port, <<>>).
+
+output(Port, Output) ->
+    receive
+        {Port, {data, Data}} -> output(Port, <<Output/binary, Data/binary>>);
+        {Port, {exit_status, Status}} -> {Status, Output}
+    end.
+
+%%% Event types
+
+event_types(File, Pattern) ->
+    matches(lines(File), Pattern).
+
+%% Those of one enum.
+event_types(File, Pattern, Enum) ->
+    [_, FromEnum] = string:split(lists:join($\n, lines(File)), "enum " ++ Enum ++ " {"),
+    [Body, _] = string:split(FromEnum, "};"),
+    matches(string:split(Body, "\n", all), Pattern).
+
+matches(Lines, Pattern) ->
+    [{string:lowercase(Name), Code}
+     || Line <- Lines,
+        {match, [Name, Code]} <- [re:run(Line, Pattern, [{capture, all_but_first, binary}])]].
