@@ -31,4 +31,5 @@ prep_stop(State) ->
 %% @private Raw loops belong to processes that live on: they are closed here.
 -spec stop(term()) -> ok.
 stop(_State) ->
+    ok = tokamak_subprocess:shut_down(),
     tokamak_nif:stop().

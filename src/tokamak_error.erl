@@ -36,6 +36,16 @@
     | concurrency
     | node
     | function
+    | argv
+    | environment
+    | boolean
+    | input
+    | output
+    | milliseconds_u32
+    | loop_target
+    | subprocess
+    | credit
+    | signal
     | term
     | {options, option_kinds()}.
 %% What an argument or the value of an option should be.
@@ -115,6 +125,16 @@ describe(concurrency) -> "neither infinity nor a positive integer";
 describe(node) -> "neither a node nor any";
 describe(submissions) -> "not a list of {CallbackId, Op, Args}";
 describe(function) -> "not a function of two arguments";
+describe(argv) -> "not a list of a program and its arguments, binaries or strings without NUL";
+describe(environment) -> "not a list of {Name, Value | false}, binaries or strings without NUL";
+describe(boolean) -> "neither true nor false";
+describe(input) -> "neither pipe nor null";
+describe(output) -> "neither stream, merge, null nor {file, Path}";
+describe(milliseconds_u32) -> "not a number of milliseconds from 0 to 2^32-1";
+describe(loop_target) -> "not {Loop, CallbackId}";
+describe(subprocess) -> "not a subprocess";
+describe(credit) -> "neither once, false nor an integer from 1 to 2^31-1";
+describe(signal) -> "neither the name nor the number of a signal";
 describe(term) -> "a term";
 describe({options, _Kinds}) -> "not a map of options".
 
@@ -191,6 +211,30 @@ is(node, Value) ->
     is_atom(Value);
 is(function, Value) ->
     is_function(Value, 2);
+is(argv, Value) ->
+    tokamak_subprocess:native_arguments(Value) =/= error;
+is(environment, Value) ->
+    tokamak_subprocess:native_environment(Value) =/= error;
+is(boolean, Value) ->
+    is_boolean(Value);
+is(input, Value) ->
+    Value =:= pipe orelse Value =:= null;
+is(output, {file, Path}) ->
+    is(path, Path);
+is(output, Value) ->
+    Value =:= stream orelse Value =:= merge orelse Value =:= null;
+is(milliseconds_u32, Value) ->
+    is_integer(Value) andalso Value >= 0 andalso Value =< 16#FFFFFFFF;
+is(loop_target, {Loop, CallbackId}) ->
+    is(loop, Loop) andalso is(callback_id, CallbackId);
+is(loop_target, _Value) ->
+    false;
+is(subprocess, Value) ->
+    tokamak_subprocess:is_subprocess(Value);
+is(credit, Value) ->
+    Value =:= once orelse Value =:= false orelse is(size, Value);
+is(signal, Value) ->
+    tokamak_subprocess:is_signal(Value);
 is(term, _Value) ->
     true;
 is({options, Kinds}, Value) ->

@@ -20,6 +20,10 @@ rustler::atoms! {
     backend, callback_ids, coalesced, drained, handlers, high_water_mark, kind, max_queue, max_timers,
     owner, pushed, queued, raw, readers, refused, regular, pollable, supervised, timers, wakes, watched,
     writers, loops, owners, fds,
+
+    active, credit, exit, exited, full, merge, null, os_pid, passive, pipe, running, spawner_died,
+    started, state, stderr, stdout, stdin, stopped, stream, subprocesses, written, signal, file, clear,
+    child_environment = "environment",
 }
 
 /// The atom of an event type.

@@ -17,6 +17,8 @@ mod operations;
 mod payload;
 mod select;
 mod submissions;
+#[cfg(target_os = "linux")]
+mod subprocess;
 mod table;
 mod transfer;
 mod watch;

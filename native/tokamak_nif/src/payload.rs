@@ -26,6 +26,12 @@ pub enum Payload {
     Integer(i64),
     Atom(Atom),
     Bytes(Box<[u8]>),
+    /// What a subprocess wrote, and its place among the events that wait.
+    #[cfg(target_os = "linux")]
+    Output(
+        rustler::OwnedBinary,
+        #[allow(dead_code)] crate::subprocess::Permit,
+    ),
     /// The end of a submitted call.
     Reply(Box<Reply>),
     /// Any other term, in an environment of its own.
@@ -52,6 +58,8 @@ impl Payload {
             Self::Integer(integer) => integer.encode(env),
             Self::Atom(atom) => atom.encode(env),
             Self::Bytes(bytes) => NewBinary::from_slice(env, bytes).into(),
+            #[cfg(target_os = "linux")]
+            Self::Output(bytes, _) => NewBinary::from_slice(env, bytes).into(),
             Self::Reply(reply) => encode_payload(env, reply),
             Self::Term(term) => term.load(env),
         }
