@@ -2,7 +2,7 @@
 %% Waiting for conditions, and looking at operating system processes.
 -module(tokamak_wait).
 
--export([until/1, until/2, is_running/1, children/1, open_files/0, resident_kib/0]).
+-export([until/1, until/2, is_running/1, children/1, with_argument/1, open_files/0, resident_kib/0]).
 
 -define(DEADLINE, 10000).
 
@@ -60,6 +60,17 @@ children(OsPid) ->
         lists:all(fun(C) -> C >= $0 andalso C =< $9 end, Name),
         [_, P | _] <- [stat(list_to_integer(Name))],
         P =:= Parent
+    ].
+
+%% The processes that run with this argument.
+with_argument(Argument) ->
+    {ok, Names} = file:list_dir("/proc"),
+    [
+        list_to_integer(Name)
+     || Name <- Names,
+        {ok, Line} <- [file:read_file(filename:join(["/proc", Name, "cmdline"]))],
+        lists:member(iolist_to_binary(Argument), binary:split(Line, <<0>>, [global])),
+        is_running(list_to_integer(Name))
     ].
 
 %% The descriptors that this VM has open.
