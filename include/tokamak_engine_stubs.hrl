@@ -9,6 +9,7 @@
     op_cast/2,
     op_state/1,
     op_cancel/1,
+    op_check/2,
     op_gather/4,
     op_open/5,
     op_next/2,
@@ -42,6 +43,9 @@ op_state(_Handle) -> erlang:nif_error(not_loaded).
 
 -spec op_cancel(term()) -> sending | sent | cancelled | not_owner | badarg.
 op_cancel(_Handle) -> erlang:nif_error(not_loaded).
+
+-spec op_check(atom(), term()) -> ok | {badarg, non_neg_integer(), binary()}.
+op_check(_Name, _Args) -> erlang:nif_error(not_loaded).
 
 -spec op_gather(term(), pos_integer(), fail_fast | settle, reference()) -> term().
 op_gather(_Calls, _MaxConcurrency, _Mode, _Reference) -> erlang:nif_error(not_loaded).

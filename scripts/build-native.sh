@@ -4,7 +4,7 @@
 # the library is the project itself, a dependency, a checkout, or is built by mix.
 #
 #   scripts/build-native.sh          what is shipped             -> priv/
-#   scripts/build-native.sh bench    the baselines of the tests  -> _build/native/
+#   scripts/build-native.sh bench    what only tests use  -> _build/native/
 #
 # cargo decides where it builds: target/ in this directory unless CARGO_TARGET_DIR or a cargo
 # configuration says otherwise. So a dependency keeps everything inside its own directory, and all
@@ -65,6 +65,8 @@ case ${1:-shipped} in
         ;;
     bench)
         build_and_install tokamak_bench_nif _build/native/tokamak_bench_nif.so
+        build_and_install tokamak_test_engine _build/native/tokamak_test_engine.so
+        build_and_install tokamak_test_nif _build/native/tokamak_test_nif.so
         ;;
     *)
         fail "usage: $0 [shipped | bench]"

@@ -44,8 +44,10 @@ call(Name, Args) when is_atom(Name) ->
         {ok, _} = End -> End;
         Other -> continue(tokamak_nif, Name, Args, Other, ?CALL_TIMEOUT)
     end;
+call({Engine, Name}, Args) when is_atom(Engine), is_atom(Name) ->
+    call_engine(Engine, Name, Args, ?CALL_TIMEOUT);
 call(Op, Args) ->
-    call(Op, Args, #{}).
+    ?BADARG([Op, Args], [operation, arguments]).
 
 %% @doc Calls an operation and waits for its end, up to the option `timeout' (milliseconds, 5000). A call that
 %% times out is cancelled.
@@ -55,18 +57,22 @@ call(Op, Args) ->
 call(Op, Args, Options) ->
     case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?CALL_OPTIONS)} of
         {{Engine, Name}, ok} ->
-            Timeout = maps:get(timeout, Options, ?CALL_TIMEOUT),
-            First = tokamak_call:in_engine(Engine, Name, fun() -> Engine:op_call(Name, Args) end),
-            continue(Engine, Name, Args, First, Timeout);
+            call_engine(Engine, Name, Args, maps:get(timeout, Options, ?CALL_TIMEOUT));
         _ ->
             ?BADARG([Op, Args, Options], [operation, arguments, {options, ?CALL_OPTIONS}])
+    end.
+
+call_engine(Engine, Name, Args, Timeout) ->
+    case tokamak_call:ensure(Engine, Name) of
+        ok -> continue(Engine, Name, Args, Engine:op_call(Name, Args), Timeout);
+        {error, _} = Error -> Error
     end.
 
 %% What the first native call gave: an end, or what there is to wait for.
 continue(Engine, Name, Args, use_reference, Timeout) ->
     Ref = make_ref(),
     case Engine:op_call_with(Name, Args, Ref) of
-        Handle when is_reference(Handle) -> wait(Engine, Handle, Ref, Timeout);
+        Key when is_integer(Key) -> wait(Engine, Key, Ref, Timeout);
         Other -> continue(Engine, Name, Args, Other, Timeout)
     end;
 continue(Engine, _Name, _Args, {pending, Handle}, Timeout) ->
@@ -78,11 +84,11 @@ continue(Engine, Name, Args, {badarg, _, _} = Badarg, _Timeout) ->
 continue(_Engine, _Name, _Args, End, _Timeout) ->
     End.
 
-wait(Engine, Handle, Ref, Timeout) ->
+wait(Engine, Call, Ref, Timeout) ->
     receive
         {tokamak, Ref, End} -> End
     after Timeout ->
-        case Engine:op_cancel(Handle) of
+        case Engine:op_cancel(Call) of
             cancelled ->
                 {error, timeout};
             _SendingOrSent ->
@@ -176,7 +182,7 @@ await(Ref, Timeout) ->
 
 %% The engine of a call and where it stands.
 state(Ref) when is_reference(Ref) ->
-    state(Ref, tokamak_engines:all());
+    state(Ref, tokamak_engines:known());
 state(_Ref) ->
     error.
 
@@ -361,7 +367,7 @@ open_native(Kind, Engine, Name, Args, Options) ->
 %% @private
 -spec is_stream(term()) -> boolean().
 is_stream({tokamak_stream, Engine, Handle}) when is_atom(Engine) ->
-    lists:member(Engine, tokamak_engines:all()) andalso
+    lists:member(Engine, tokamak_engines:known()) andalso
         Engine:op_stop_waiting(Handle, next) =/= badarg;
 is_stream(_) ->
     false.
@@ -430,6 +436,7 @@ push({tokamak_stream, Engine, Handle} = Stream, Item, Timeout) when
     Ref = make_ref(),
     case Engine:op_push(Handle, Item, Ref) of
         ok -> ok;
+        woken -> take_wake(Ref);
         full -> wait_push(Engine, Handle, Item, Ref, deadline(Timeout));
         {badarg, _, Expected} -> ?EXPLAINED([Stream, Item, Timeout], #{2 => ["not an item of ", Expected]});
         not_owner -> ?NOT_OWNER([Stream, Item, Timeout]);
@@ -443,6 +450,7 @@ wait_push(Engine, Handle, Item, Ref, Deadline) ->
     receive
         {tokamak, Ref, ready} ->
             case Engine:op_push(Handle, Item, Ref) of
+                woken -> take_wake(Ref);
                 full -> wait_push(Engine, Handle, Item, Ref, Deadline);
                 Result -> Result
             end
@@ -451,6 +459,12 @@ wait_push(Engine, Handle, Item, Ref, Deadline) ->
             true -> {error, timeout};
             false -> last_push(Engine, Handle, Item, Ref)
         end
+    end.
+
+%% The item is in, but the wake that it did not need any more is on its way.
+take_wake(Ref) ->
+    receive
+        {tokamak, Ref, ready} -> ok
     end.
 
 last_push(Engine, Handle, Item, Ref) ->
@@ -467,21 +481,24 @@ last_push(Engine, Handle, Item, Ref) ->
 -spec fold(fun((Item :: term(), Acc) -> Acc), Acc, stream() | {error, Reason}) ->
     {ok, Acc} | {error, closed | Reason | term()}.
 fold(Fun, Acc, Stream) when is_function(Fun, 2) ->
-    try
-        fold_items(Fun, Acc, Stream)
-    catch
-        Class:Reason:Stacktrace when Reason =/= not_owner, Reason =/= badarg ->
-            _ = close(Stream),
-            erlang:raise(Class, Reason, Stacktrace)
-    end;
+    fold_items(Fun, Acc, Stream);
 fold(Fun, Acc, Stream) ->
     ?BADARG([Fun, Acc, Stream], [function, term, stream]).
 
 fold_items(Fun, Acc, Stream) ->
     case next(Stream, infinity) of
-        {ok, Item} -> fold_items(Fun, Fun(Item, Acc), Stream);
+        {ok, Item} -> fold_items(Fun, apply_or_close(Fun, Item, Acc, Stream), Stream);
         done -> {ok, Acc};
         {error, _} = Error -> Error
+    end.
+
+apply_or_close(Fun, Item, Acc, Stream) ->
+    try
+        Fun(Item, Acc)
+    catch
+        Class:Reason:Stacktrace ->
+            ok = close(Stream),
+            erlang:raise(Class, Reason, Stacktrace)
     end.
 
 %% @doc Ends a stream: its producer is cancelled, and no message of it comes any more. `ok', too, when it had

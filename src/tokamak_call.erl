@@ -3,7 +3,7 @@
 %% @private
 -module(tokamak_call).
 
--export([resolve/1, in_engine/3, explain/2]).
+-export([resolve/1, ensure/2, in_engine/3, explain/2]).
 
 %% @doc The engine and the name of an operation.
 -spec resolve(term()) -> {module(), atom()} | error.
@@ -13,17 +13,24 @@ resolve(_) -> error.
 
 %% @doc Runs a native call of an engine; one that was never called has its runtime started first.
 -spec in_engine(module(), atom(), fun(() -> Result)) -> Result | {error, term()}.
-in_engine(tokamak_nif, _Name, Call) ->
-    Call();
 in_engine(Engine, Name, Call) ->
+    case ensure(Engine, Name) of
+        ok -> Call();
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Starts the runtime of an engine, for a call of an operation, if it was never called.
+-spec ensure(module(), atom()) -> ok | {error, term()}.
+ensure(tokamak_nif, _Name) ->
+    ok;
+ensure(Engine, Name) ->
     case lists:member(Engine, tokamak_engines:all()) of
         true ->
-            Call();
+            ok;
         false ->
             case tokamak_engines:ensure(Engine) of
-                ok -> Call();
                 {error, unknown} -> {error, {unknown_operation, {Engine, Name}}};
-                {error, _} = Error -> Error
+                Result -> Result
             end
     end.
 

@@ -7,10 +7,12 @@
 -module(tokamak_engines).
 -behaviour(gen_server).
 
--export([start_link/0, ensure/1, all/0, stop_runtimes/0]).
+-export([start_link/0, ensure/1, all/0, known/0, stop_runtimes/0]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
 -define(BASE, tokamak_nif).
+%% The engines that were ever started: their references outlive the application.
+-define(KNOWN, {?MODULE, known}).
 %% Worker threads of an engine's runtime.
 -define(ENGINE_WORKERS, 2).
 %% What a stop may take beyond the time that calls get to end, in milliseconds.
@@ -34,10 +36,16 @@ ensure(Engine) ->
 all() ->
     persistent_term:get(?MODULE, [?BASE]).
 
-%% @doc Stops all runtimes, side by side: calls that run get `drain_timeout' to end.
+%% @doc The engines whose runtimes were started since the VM began, the base library first.
+-spec known() -> [module()].
+known() ->
+    persistent_term:get(?KNOWN, [?BASE]).
+
+%% @doc Stops all runtimes, side by side: calls that run get `drain_timeout' to end. None starts any more.
 -spec stop_runtimes() -> ok.
 stop_runtimes() ->
     Drain = tokamak_config:get(drain_timeout),
+    _ = catch gen_server:call(?MODULE, close, infinity),
     Stopping = [{Engine, stop_runtime(Engine, Drain)} || Engine <- all()],
     _ = persistent_term:erase(?MODULE),
     lists:foreach(fun({Engine, Ref}) -> await_stop(Engine, Ref, Drain) end, Stopping).
@@ -57,31 +65,37 @@ await_stop(Engine, Ref, Drain) ->
 %% @private
 init([]) ->
     case start_runtime(?BASE) of
-        ok -> {ok, started([?BASE])};
+        ok -> {ok, started(?BASE)};
         {error, Reason} -> {stop, Reason}
     end.
 
-started(Engines) ->
-    Known = all(),
-    All = Known ++ (Engines -- Known),
-    persistent_term:put(?MODULE, All),
-    All.
+started(Engine) ->
+    persistent_term:put(?MODULE, with(Engine, all())),
+    persistent_term:put(?KNOWN, with(Engine, known())),
+    open.
+
+with(Engine, Engines) ->
+    Engines ++ ([Engine] -- Engines).
 
 %% @private
-handle_call({ensure, Engine}, _From, Engines) ->
+handle_call({ensure, _Engine}, _From, closed) ->
+    {reply, {error, shutdown}, closed};
+handle_call({ensure, Engine}, _From, open) ->
     case is_engine(Engine) of
         true ->
             case start_runtime(Engine) of
-                ok -> {reply, ok, started([Engine])};
-                {error, _} = Error -> {reply, Error, Engines}
+                ok -> {reply, ok, started(Engine)};
+                {error, _} = Error -> {reply, Error, open}
             end;
         false ->
-            {reply, {error, unknown}, Engines}
-    end.
+            {reply, {error, unknown}, open}
+    end;
+handle_call(close, _From, _State) ->
+    {reply, ok, closed}.
 
 %% @private
-handle_cast(_Request, Engines) ->
-    {noreply, Engines}.
+handle_cast(_Request, State) ->
+    {noreply, State}.
 
 is_engine(Engine) ->
     case code:ensure_loaded(Engine) of

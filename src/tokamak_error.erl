@@ -72,6 +72,8 @@ format_error(_Reason, [{_Module, _Function, Args, Info} | _]) ->
 
 %% @doc Checks options: every key known, every value of its kind.
 -spec options(term(), option_kinds()) -> ok | error.
+options(Options, _Kinds) when Options =:= #{} ->
+    ok;
 options(Options, Kinds) ->
     case is({options, Kinds}, Options) of
         true -> ok;

@@ -38,17 +38,17 @@ native(Engine, Calls, {MaxConcurrency, Mode, Timeout}) ->
     Named = [{Name, Args} || {_Engine, Name, Args} <- Calls],
     Ref = make_ref(),
     case Engine:op_gather(Named, MaxConcurrency, Mode, Ref) of
-        Handle when is_reference(Handle) ->
+        Key when is_integer(Key) ->
             receive
                 {tokamak, Ref, End} -> End
-            after Timeout -> cancel(Engine, Handle, Ref)
+            after Timeout -> cancel(Engine, Key, Ref)
             end;
         Other ->
             Other
     end.
 
-cancel(Engine, Handle, Ref) ->
-    case Engine:op_cancel(Handle) of
+cancel(Engine, Key, Ref) ->
+    case Engine:op_cancel(Key) of
         cancelled ->
             {error, timeout};
         _SendingOrSent ->
@@ -57,23 +57,43 @@ cancel(Engine, Handle, Ref) ->
             end
     end.
 
-%% A gather over several engines: a process for it would not be the caller, so the caller itself starts and
-%% awaits, `MaxConcurrency' at once.
+%% A gather over several engines: the caller itself starts and awaits, `MaxConcurrency' at once. Each call is
+%% a gather of one, which waits for its place instead of being refused.
 mixed(Calls, {MaxConcurrency, Mode, Timeout}) ->
-    Deadline =
-        case Timeout of
-            infinity -> infinity;
-            _ -> erlang:monotonic_time(millisecond) + Timeout
-        end,
     Numbered = lists:zip(lists:seq(1, length(Calls)), Calls),
-    {Now, Later} = lists:split(min(MaxConcurrency, length(Numbered)), Numbered),
-    collect(start_all(Now, #{}), Later, #{}, Mode, Deadline).
+    case check(Numbered) of
+        ok ->
+            {Now, Later} = lists:split(min(MaxConcurrency, length(Numbered)), Numbered),
+            collect(start_all(Now, #{}), Later, #{}, Mode, deadline(Timeout));
+        Wrong ->
+            Wrong
+    end.
+
+%% What is wrong with the first wrong arguments. A call whose engine is not there fails later.
+check([]) ->
+    ok;
+check([{Index, {Engine, Name, Args}} | Rest]) ->
+    case tokamak_call:in_engine(Engine, Name, fun() -> Engine:op_check(Name, Args) end) of
+        {badarg, Argument, Expected} -> {badarg, Index, Argument, Expected};
+        _ -> check(Rest)
+    end.
+
+deadline(infinity) -> infinity;
+deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
 
 start_all(Calls, Running) ->
     lists:foldl(fun start/2, Running, Calls).
 
 start({Index, {Engine, Name, Args}}, Running) ->
-    Running#{tokamak:async({Engine, Name}, Args) => Index}.
+    Ref = make_ref(),
+    Start = fun() -> Engine:op_gather([{Name, Args}], 1, settle, Ref) end,
+    case tokamak_call:in_engine(Engine, Name, Start) of
+        Key when is_integer(Key) ->
+            Running#{Ref => {Index, Engine, Key}};
+        {error, _} = Error ->
+            self() ! {tokamak, Ref, Error},
+            Running#{Ref => {Index, Engine, none}}
+    end.
 
 collect(Running, [], Ended, Mode, _Deadline) when map_size(Running) =:= 0 ->
     Ends = [End || {_Index, End} <- lists:sort(maps:to_list(Ended))],
@@ -83,13 +103,13 @@ collect(Running, [], Ended, Mode, _Deadline) when map_size(Running) =:= 0 ->
     end;
 collect(Running, Later, Ended, Mode, Deadline) ->
     receive
-        {tokamak, Ref, End} when is_map_key(Ref, Running) ->
-            {Index, Rest} = maps:take(Ref, Running),
-            case {Mode, End} of
+        {tokamak, Ref, Gathered} when is_map_key(Ref, Running) ->
+            {{Index, _Engine, _Key}, Rest} = maps:take(Ref, Running),
+            case {Mode, part(Gathered)} of
                 {fail_fast, {error, Reason}} ->
                     cancel_all(Rest),
                     {error, {Index, Reason}};
-                _ ->
+                {_, End} ->
                     {Next, Remaining} = lists:split(min(1, length(Later)), Later),
                     collect(start_all(Next, Rest), Remaining, Ended#{Index => End}, Mode, Deadline)
             end
@@ -98,8 +118,20 @@ collect(Running, Later, Ended, Mode, Deadline) ->
         {error, timeout}
     end.
 
+part({ok, [End]}) -> End;
+part({error, _} = Error) -> Error.
+
+%% Leaves none of their messages behind.
 cancel_all(Running) ->
-    lists:foreach(fun tokamak:cancel/1, maps:keys(Running)).
+    maps:foreach(fun cancel_part/2, Running).
+
+cancel_part(Ref, {_Index, _Engine, none}) ->
+    receive
+        {tokamak, Ref, _} -> ok
+    end;
+cancel_part(Ref, {_Index, Engine, Key}) ->
+    _ = cancel(Engine, Key, Ref),
+    ok.
 
 left(infinity) -> infinity;
 left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).

@@ -53,7 +53,7 @@
     max_timers => pos_integer()
 }.
 %% `name' registers the process of a supervised loop. `backend' is how descriptors are watched: `native'
-%% (epoll, the default) or `select' (the VM's own poll threads). `max_queue' (65536) bounds the events that
+%% (epoll, the default on Linux and only there) or `select' (the VM's own poll threads). `max_queue' (65536) bounds the events that
 %% wait, `max_timers' (1048576) the timers that are set; both are at most 16777216.
 
 -define(OPTIONS, #{name => atom, backend => backend, max_queue => limit, max_timers => limit}).
@@ -105,8 +105,14 @@ with_selector(Loop) ->
     end.
 
 with_defaults(Options) ->
-    Defaults = #{backend => native, max_queue => 65536, max_timers => 1048576},
+    Defaults = #{backend => default_backend(), max_queue => 65536, max_timers => 1048576},
     maps:merge(Defaults, Options).
+
+default_backend() ->
+    case os:type() of
+        {unix, linux} -> native;
+        _ -> select
+    end.
 
 %% @doc Ends a loop: its timers and events are dropped, its descriptors are watched no more (they stay
 %% open), pollers get `{error, closed}', handlers `{tokamak, Ref, closed}'. A raw loop can be destroyed by
@@ -119,6 +125,7 @@ destroy(Loop) ->
         {raw, _Owner} ->
             case tokamak_nif:loop_close(Loop) of
                 not_owner -> ?NOT_OWNER([Loop]);
+                ok -> flush(Loop);
                 Result -> Result
             end;
         badarg ->
@@ -150,6 +157,7 @@ poll(Loop, Timeout) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0
         end,
     case tokamak_nif:loop_poll(Loop, Reference) of
         waiting -> wait(Loop, Reference, deadline(Timeout));
+        more -> poll_on(Loop, Reference, deadline(Timeout));
         raw -> poll_raw(Loop, deadline(Timeout));
         badarg -> ?BADARG([Loop, Timeout], [loop, timeout]);
         Result -> Result
@@ -160,14 +168,18 @@ poll(Loop, Timeout) ->
 wait(Loop, Reference, Deadline) ->
     receive
         {tokamak, Reference, ready} ->
-            case tokamak_nif:loop_poll(Loop, Reference) of
-                waiting -> wait(Loop, Reference, Deadline);
-                Result -> Result
-            end;
+            poll_on(Loop, Reference, Deadline);
         {tokamak, Reference, closed} ->
             {error, closed}
     after time_left(Deadline) ->
         stop_waiting(Loop, Reference)
+    end.
+
+poll_on(Loop, Reference, Deadline) ->
+    case tokamak_nif:loop_poll(Loop, Reference) of
+        waiting -> wait(Loop, Reference, Deadline);
+        more -> poll_on(Loop, Reference, Deadline);
+        Result -> Result
     end.
 
 stop_waiting(Loop, Reference) ->
@@ -177,7 +189,7 @@ stop_waiting(Loop, Reference) ->
         false ->
             %% The wake was sent before the wait ended, so it comes.
             receive
-                {tokamak, Reference, ready} -> tokamak_nif:loop_poll(Loop, undefined);
+                {tokamak, Reference, ready} -> poll_on(Loop, undefined, 0);
                 {tokamak, Reference, closed} -> {error, closed}
             end
     end.
@@ -186,7 +198,9 @@ poll_raw(Loop, Deadline) ->
     case drain(Loop) of
         {error, _} = Error ->
             Error;
-        {_, []} ->
+        {more, []} ->
+            poll_raw(Loop, Deadline);
+        {empty, []} ->
             receive
                 {tokamak, Loop, ready} -> poll_raw(Loop, Deadline)
             after time_left(Deadline) -> []
@@ -232,9 +246,10 @@ drain(Loop, Max) ->
 %% An owner that drains without having received `ready' must not gather one for each drain.
 flush_ready(Loop) ->
     case process_info(self(), message_queue_len) of
-        {message_queue_len, Length} when Length > 0, Length =< ?LONGEST_FLUSHED_MAILBOX ->
+        %% Messages that have not been looked for are not counted: 0 does not mean none.
+        {message_queue_len, Length} when Length =< ?LONGEST_FLUSHED_MAILBOX ->
             receive
-                {tokamak, Loop, ready} -> ok
+                {tokamak, Loop, ready} -> flush_ready(Loop)
             after 0 -> ok
             end;
         _ ->
@@ -279,7 +294,8 @@ remove_writer(Loop, Fd) ->
     end.
 
 %% @doc Starts a timer: after `Milliseconds', never earlier (CLOCK_MONOTONIC), its event comes with the
-%% reference as Data. `overloaded': `max_timers' are set.
+%% reference as Data. `overloaded': `max_timers' are set, or
+%% `max_queue' events wait to be delivered.
 -spec start_timer(loop(), Milliseconds :: non_neg_integer(), callback_id()) ->
     timer_ref() | {error, overloaded | closed}.
 start_timer(Loop, Milliseconds, CallbackId) when
@@ -305,7 +321,8 @@ cancel_timer(Loop, TimerRef) ->
 %% `{tokamak, Ref, {event, CallbackId, Type, Data}}' for each, and no poller does. `{tokamak, Ref, closed}' is
 %% the last message: the loop ended, or another handler took the id.
 %%
-%% A handler that lags far behind holds back its own events only, natively; see docs/messages.md.
+%% A handler that lags far behind has its events held back: they count against `max_queue', see
+%% docs/messages.md.
 -spec register(loop(), callback_id(), pid()) -> reference() | {error, closed | not_supported}.
 register(Loop, CallbackId, Pid) when
     is_integer(CallbackId),

@@ -15,8 +15,9 @@
 
 %% How many events a handler is sent before its mailbox is looked at, and how long that may be.
 -define(WINDOW, 1024).
-%% How often a handler that lags is looked at, in milliseconds.
--define(LOOK_INTERVAL, 10).
+%% How soon a handler that lags is looked at again, in milliseconds; each time twice as long, up to the limit.
+-define(FIRST_LOOK, 5).
+-define(LAST_LOOK, 1000).
 
 -record(flow, {
     monitor :: reference(),
@@ -62,8 +63,10 @@ handle_call({register, Id, Pid}, _From, State) ->
     Reference = make_ref(),
     case tokamak_nif:loop_register(State#state.loop, Id, Pid, Reference) of
         ok ->
-            State1 = add(Id, Pid, Reference, forget(Id, State)),
-            {reply, Reference, State1, {continue, dispatch}};
+            {Held, State1} = take_held(Id, State),
+            State2 = add(Id, Pid, Reference, forget(Id, State1)),
+            Messages = [{Pid, Id, setelement(2, Message, Reference)} || Message <- Held],
+            {reply, Reference, deliver(Messages, State2), {continue, dispatch}};
         {error, closed} = Error ->
             {stop, normal, Error, State}
     end;
@@ -125,13 +128,24 @@ add(Id, Pid, Reference, #state{handlers = Handlers, flows = Flows} = State) ->
         flows = Flows#{Pid => Flow#flow{ids = Ids}}
     }.
 
+%% What was held back for the handler of an id is for the one that takes over.
+take_held(Id, #state{handlers = Handlers, flows = Flows} = State) ->
+    case Handlers of
+        #{Id := Pid} ->
+            #{Pid := #flow{held = Held} = Flow} = Flows,
+            {Taken, Kept} = split(Id, Held),
+            {Taken, State#state{flows = Flows#{Pid := Flow#flow{held = Kept}}}};
+        _ ->
+            {[], State}
+    end.
+
 %% Forgets the handler of an id, and what is held back of its events.
 forget(Id, #state{handlers = Handlers, flows = Flows} = State) ->
     case Handlers of
         #{Id := Pid} ->
             #{Pid := Flow} = Flows,
-            {Dropped, Held} = drop(Id, Flow#flow.held),
-            dispatched(Dropped, State),
+            {Dropped, Held} = split(Id, Flow#flow.held),
+            dispatched(length(Dropped), State),
             Ids = maps:remove(Id, Flow#flow.ids),
             State#state{
                 handlers = maps:remove(Id, Handlers),
@@ -147,11 +161,12 @@ keep(Pid, #flow{ids = Ids, monitor = Monitor}, Flows) when map_size(Ids) =:= 0 -
 keep(Pid, Flow, Flows) ->
     Flows#{Pid => Flow}.
 
-drop(_Id, open) ->
-    {0, open};
-drop(Id, Held) ->
-    Kept = queue:filter(fun({HeldId, _Message}) -> HeldId =/= Id end, Held),
-    {queue:len(Held) - queue:len(Kept), Kept}.
+split(_Id, open) ->
+    {[], open};
+split(Id, Held) ->
+    IsOfId = fun({HeldId, _Message}) -> HeldId =:= Id end,
+    {OfId, Others} = lists:partition(IsOfId, queue:to_list(Held)),
+    {[Message || {_Id, Message} <- OfId], queue:from_list(Others)}.
 
 deliver(Messages, State) ->
     {Sent, Flows} = lists:foldl(fun deliver_one/2, {0, State#state.flows}, Messages),
@@ -186,14 +201,14 @@ release(Pid, #state{flows = Flows} = State) ->
 %% Asking a process for its mailbox waits for that process, so another one asks.
 look_at(Pid) ->
     Server = self(),
-    _ = spawn_link(fun() -> look(Server, Pid) end),
+    _ = spawn_link(fun() -> look(Server, Pid, ?FIRST_LOOK) end),
     ok.
 
-look(Server, Pid) ->
+look(Server, Pid, Interval) ->
     case process_info(Pid, message_queue_len) of
         {message_queue_len, Length} when Length > ?WINDOW ->
-            timer:sleep(?LOOK_INTERVAL),
-            look(Server, Pid);
+            timer:sleep(Interval),
+            look(Server, Pid, min(2 * Interval, ?LAST_LOOK));
         _ ->
             Server ! {caught_up, Pid}
     end.

@@ -163,7 +163,7 @@ loop_owner(_Loop) -> ?STUB.
 -spec loop_drain(term(), non_neg_integer()) -> {more | empty, [event()]} | error() | not_owner | badarg.
 loop_drain(_Loop, _Max) -> ?STUB.
 
--spec loop_poll(term(), reference() | undefined) -> [event()] | waiting | raw | error() | badarg.
+-spec loop_poll(term(), reference() | undefined) -> [event()] | waiting | more | raw | error() | badarg.
 loop_poll(_Loop, _Reference) -> ?STUB.
 
 -spec loop_stop_waiting(term()) -> boolean() | badarg.

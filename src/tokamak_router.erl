@@ -18,14 +18,12 @@
 %% @doc Returns the loop of a key: any term.
 -spec loop_for(Key :: term()) -> tokamak_loop:loop() | {error, shutdown}.
 loop_for(Key) ->
-    try ets:info(?TABLE, size) of
-        Size when is_integer(Size), Size > 0 ->
-            [{_Index, Loop, _Monitor}] = ets:lookup(?TABLE, erlang:phash2(Key, Size)),
-            Loop;
-        _ ->
-            {error, shutdown}
+    try
+        Size = ets:info(?TABLE, size),
+        ets:lookup_element(?TABLE, erlang:phash2(Key, Size), 2)
     catch
-        error:_ -> {error, shutdown}
+        %% There is no table, or not all loops are in it yet.
+        error:badarg -> {error, shutdown}
     end.
 
 %% @doc Lists the loops of the set.

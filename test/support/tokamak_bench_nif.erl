@@ -3,10 +3,11 @@
 -module(tokamak_bench_nif).
 
 -export([noop/0, resource_usage/0]).
+-export([hand_written_call/2]).
 -export([producers_push/5, producers_send/4, producers_send_lists/5]).
 -export([producers_start/1, producers_join/1]).
 -export([monotonic_nanoseconds/0, stamper_push/3, stamper_send/2, stamper_next/1]).
--export([pipes_open/1, pipes_readers/1, pipes_close_readers/1, pipes_fill/2]).
+-export([pipes_open/1, pipes_reader/1, pipes_close_reader/1, pipes_fill/2]).
 -export([writer_start/1, writer_round/1]).
 -export([select_open/1, select_callback_id/1, select_read/2, select_again/1]).
 -export([select_read_and_again/2, select_stop/1]).
@@ -82,13 +83,13 @@ stamper_next(_Stamper) -> ?STUB.
 -spec pipes_open(non_neg_integer()) -> {ok, handle()} | {error, Errno :: integer()}.
 pipes_open(_Count) -> ?STUB.
 
-%% @doc The descriptors of the ends to be read.
--spec pipes_readers(handle()) -> [non_neg_integer()].
-pipes_readers(_Pipes) -> ?STUB.
+%% @doc The descriptor of the first end to be read that is left.
+-spec pipes_reader(handle()) -> non_neg_integer() | nil.
+pipes_reader(_Pipes) -> ?STUB.
 
-%% @doc Closes these ends, after somebody has opened them anew.
--spec pipes_close_readers(handle()) -> ok.
-pipes_close_readers(_Pipes) -> ?STUB.
+%% @doc Closes that end, after somebody has opened it anew.
+-spec pipes_close_reader(handle()) -> ok.
+pipes_close_reader(_Pipes) -> ?STUB.
 
 %% @doc Writes `Count' bytes into each pipe.
 -spec pipes_fill(handle(), non_neg_integer()) -> ok | failed.
@@ -123,3 +124,7 @@ select_read_and_again(_Reader, _Max) -> ?STUB.
 
 -spec select_stop(handle()) -> ok.
 select_stop(_Reader) -> ?STUB.
+
+%% @doc Sends `{hand_written, Reference, {ok, Number}}' from a tokio runtime.
+-spec hand_written_call(reference(), integer()) -> ok.
+hand_written_call(_Reference, _Number) -> ?STUB.

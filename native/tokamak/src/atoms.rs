@@ -4,7 +4,7 @@
 rustler::atoms! {
     badarg, cancelled, closed, done, encode, error, fail_fast, full, not_owner, ok, overloaded, panic, pending,
     push, ready, running, sending, sent, settle, shutdown, stopped, tokamak, undefined, unknown_operation, use_reference,
-    waiting, wrong_kind,
+    waiting, woken, wrong_kind,
 
     async_ = "async", eager, blocking, stream, duplex,
 

@@ -2,12 +2,15 @@
 //! The NIFs of calls, as functions: `tokamak::nif!` makes NIFs of them in the library that uses it.
 
 use crate::atoms;
+use crate::batch::Part;
 use crate::context::LazyCtx;
 use crate::environment::{SavedTerm, Sender};
 use crate::gather::{self, Mode};
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
+use crate::owners;
 use crate::reply::{Reason, encode_error};
 use crate::runtime::{self, Refusal, Runtime};
+use crate::stopwatch::Stopwatch;
 use crate::submit;
 use crate::table::Table;
 use crate::task::{ReplyTo, Task};
@@ -16,7 +19,7 @@ use rustler::types::ListIterator;
 use rustler::{Atom, Encoder, Env, Resource, ResourceArc, Term};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokamak_core::task_state::State;
 
 /// The most arguments an operation takes.
@@ -46,36 +49,25 @@ impl CallResource {
     }
 }
 
-/// The arguments of a call on the stack.
-pub(crate) struct Args<'a> {
-    terms: [Term<'a>; MAX_ARITY],
-    count: usize,
-}
-
-impl<'a> Args<'a> {
-    pub(crate) fn decode(list: Term<'a>, arity: usize) -> Result<Self, BadArgument> {
-        let wrong = || BadArgument {
-            index: 0,
-            expected: "a list of as many arguments as the operation takes",
-        };
-        let iterator: ListIterator = list.decode().map_err(|_| wrong())?;
-        let mut args = Self {
-            terms: [list; MAX_ARITY],
-            count: 0,
-        };
-        for term in iterator {
-            *args.terms.get_mut(args.count).ok_or_else(wrong)? = term;
-            args.count += 1;
-        }
-        if args.count == arity {
-            Ok(args)
-        } else {
-            Err(wrong())
-        }
+/// Decodes the list of a call's arguments into a buffer on the stack.
+pub(crate) fn decode_args<'a, 'b>(
+    list: Term<'a>,
+    arity: usize,
+    buffer: &'b mut [Term<'a>; MAX_ARITY],
+) -> Result<&'b [Term<'a>], BadArgument> {
+    let wrong = || BadArgument {
+        index: 0,
+        expected: "a list of as many arguments as the operation takes",
+    };
+    let iterator: ListIterator = list.decode().map_err(|_| wrong())?;
+    let mut count = 0;
+    for term in iterator {
+        *buffer.get_mut(count).ok_or_else(wrong)? = term;
+        count += 1;
     }
-
-    pub(crate) fn as_slice(&self) -> &[Term<'a>] {
-        &self.terms[..self.count]
+    match count == arity {
+        true => Ok(&buffer[..count]),
+        false => Err(wrong()),
     }
 }
 
@@ -141,12 +133,13 @@ pub(crate) fn start<'a>(
     args: Term<'a>,
     ctx: &LazyCtx,
 ) -> Result<Started, BadArgument> {
-    let args = Args::decode(args, entry.operation.arity)?;
+    let mut buffer = [args; MAX_ARITY];
+    let args = decode_args(args, entry.operation.arity, &mut buffer)?;
     start_call(
         entry,
         &Call {
             env,
-            args: args.as_slice(),
+            args,
             ctx,
             output: None,
             inbox: 0,
@@ -182,18 +175,19 @@ fn poll_eagerly<'a>(
     let Some(eager) = entry.operation.eager else {
         return Ok(None);
     };
-    let args = Args::decode(args, entry.operation.arity)?;
+    let mut buffer = [args; MAX_ARITY];
+    let args = decode_args(args, entry.operation.arity, &mut buffer)?;
     let call = Call {
         env,
-        args: args.as_slice(),
+        args,
         ctx,
         output: None,
         inbox: 0,
     };
     let _entered = runtime.handle().enter();
-    let started = Instant::now();
+    let watch = Stopwatch::start();
     let polled = catch_unwind(AssertUnwindSafe(|| eager(&call)));
-    if started.elapsed() > SLOW_POLL {
+    if watch.elapsed() > SLOW_POLL {
         runtime::count_slow_poll(entry.operation.name);
     }
     match polled {
@@ -216,9 +210,20 @@ fn try_call<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Result<Term<'a>, No
     if entry.operation.kind != Kind::Eager {
         return Ok(atoms::use_reference().encode(env));
     }
-    let runtime = running()?;
+    runtime::with_current(|runtime| match runtime {
+        Some(runtime) => call_eagerly(env, runtime, entry, args),
+        None => Err(NotMade::Refused(Refusal::Shutdown)),
+    })
+}
+
+fn call_eagerly<'a>(
+    env: Env<'a>,
+    runtime: &Arc<Runtime>,
+    entry: &'static Entry,
+    args: Term<'a>,
+) -> Result<Term<'a>, NotMade> {
     let ctx = LazyCtx::detached();
-    match poll_eagerly(env, &runtime, entry, args, &ctx)? {
+    match poll_eagerly(env, runtime, entry, args, &ctx)? {
         Some(Eager::Ready(end)) => Ok(end),
         Some(Eager::Pending(future)) => {
             let admission = runtime.admit(1)?;
@@ -245,7 +250,7 @@ pub fn resume<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'
     atoms::ok().encode(env)
 }
 
-/// Starts an operation whose end comes under `reference`: its handle, for a cancel.
+/// Starts an operation whose end comes under `reference`: its key, for a cancel.
 pub fn call_with<'a>(env: Env<'a>, name: Atom, args: Term<'a>, reference: Term<'a>) -> Term<'a> {
     if !reference.is_ref() {
         return atoms::badarg().encode(env);
@@ -265,8 +270,9 @@ fn try_call_with<'a>(
     let task = Task::new(env, env.pid(), true, admission, reply_to);
     match start(env, entry, args, &LazyCtx::of(&task)) {
         Ok(started) => {
+            let key = task.key();
             launch(&task, entry, started);
-            Ok(CallResource::new(env, Some(task)).encode(env))
+            Ok(key.encode(env))
         }
         Err(wrong) => {
             task.end_here();
@@ -372,9 +378,16 @@ pub fn state<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
     with_call(env, handle, |task| task.state())
 }
 
-/// Cancels a call; where it stands then.
-pub fn cancel<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
-    with_call(env, handle, |task| task.cancel())
+/// Cancels a call, by its handle or its key; where it stands then.
+pub fn cancel<'a>(env: Env<'a>, call: Term<'a>) -> Term<'a> {
+    match call.decode::<u64>() {
+        // A call that is not known any more has sent its end.
+        Ok(key) => encode_state(
+            env,
+            owners::cancel_call(&env.pid(), key).unwrap_or(State::Sent),
+        ),
+        Err(_) => with_call(env, call, |task| task.cancel()),
+    }
 }
 
 fn with_call<'a>(env: Env<'a>, handle: Term<'a>, ask: impl FnOnce(&Task) -> State) -> Term<'a> {
@@ -385,7 +398,10 @@ fn with_call<'a>(env: Env<'a>, handle: Term<'a>, ask: impl FnOnce(&Task) -> Stat
         return atoms::not_owner().encode(env);
     }
     // A call without a task had its end sent by the NIF call that made it.
-    let state = handle.task.as_deref().map_or(State::Sent, ask);
+    encode_state(env, handle.task.as_deref().map_or(State::Sent, ask))
+}
+
+fn encode_state(env: Env, state: State) -> Term {
     match state {
         State::Running => atoms::running(),
         State::Sending => atoms::sending(),
@@ -434,16 +450,25 @@ pub fn gather<'a>(
         }
     }
     let gathered = gather::gather(runtime, parts, max_concurrency, mode);
-    task.spawn(gather_entry(), Box::pin(gathered));
-    CallResource::new(env, Some(task)).encode(env)
+    task.spawn(batch_entry(), Box::pin(gathered));
+    task.key().encode(env)
+}
+
+/// Whether the arguments of a call are good, without starting it: a call that fails by what it names has
+/// none that are wrong.
+pub fn check<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Term<'a> {
+    let wrong = callable(name).and_then(|entry| {
+        start(env, entry, args, &LazyCtx::detached())?;
+        Ok(())
+    });
+    match wrong {
+        Err(NotMade::BadArgument(wrong)) => wrong.encode(env),
+        _ => atoms::ok().encode(env),
+    }
 }
 
 /// A part that fails by what it names, not by its arguments, is a failure of the gather's.
-fn failed_part(
-    not: NotMade,
-    name: Atom,
-    index: usize,
-) -> Result<gather::Part, (usize, BadArgument)> {
+fn failed_part(not: NotMade, name: Atom, index: usize) -> Result<Part, (usize, BadArgument)> {
     let reason = match not {
         NotMade::BadArgument(wrong) => return Err((index + 1, wrong)),
         NotMade::Unknown(_) => Reason::UnknownOperation(name),
@@ -451,13 +476,13 @@ fn failed_part(
         NotMade::Refused(_) | NotMade::Closed => Reason::Shutdown,
     };
     let failed: ReplyFuture = Box::pin(async move { Err(reason) });
-    Ok((gather_entry(), Started::Future(failed)))
+    Ok((batch_entry(), Started::Future(failed)))
 }
 
-/// What a gather runs as: it has no bound of its own.
-fn gather_entry() -> &'static Entry {
+/// What a batch of calls runs as: it has no bound of its own.
+pub(crate) fn batch_entry() -> &'static Entry {
     static OPERATION: operation::Operation = operation::Operation {
-        name: "gather",
+        name: "batch",
         arity: 0,
         kind: Kind::Async,
         limit: 0,

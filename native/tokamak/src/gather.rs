@@ -2,15 +2,13 @@
 //! Many calls as one: a future that runs them side by side and gathers their replies.
 
 use crate::atoms;
-use crate::operation::{Entry, Started};
+use crate::batch::{Batch, Part};
 use crate::reply::{Reason, Reply, encode_reply};
 use crate::runtime::{Admission, Runtime};
-use crate::task::{run_blocking, run_limited};
 use parking_lot::Mutex;
 use rustler::{Encoder, Env, Term};
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::AbortHandle;
 
 /// When a gather ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +18,6 @@ pub enum Mode {
     /// When all calls have ended.
     Settle,
 }
-
-/// A call that has its arguments.
-pub type Part = (&'static Entry, Started);
 
 /// What the parts share with the gather.
 struct Shared {
@@ -35,17 +30,6 @@ struct Replies {
     left: usize,
     /// The first failure, by time.
     failed: Option<usize>,
-}
-
-/// Ends the parts that still run when the gather ends or is dropped.
-struct AbortOnDrop(Vec<AbortHandle>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        for part in &self.0 {
-            part.abort();
-        }
-    }
 }
 
 /// Runs the parts, at most `max_concurrency` at once, each with a place among the calls in flight.
@@ -64,8 +48,8 @@ pub async fn gather(
         }),
         ended: Notify::new(),
     });
-    let mut running = AbortOnDrop(Vec::with_capacity(count));
-    let slots = Arc::new(Semaphore::new(max_concurrency));
+    let mut batch = Batch::new(Arc::clone(&runtime));
+    let slots = Arc::new(Semaphore::new(max_concurrency.min(Semaphore::MAX_PERMITS)));
     for (index, part) in parts.into_iter().enumerate() {
         let slot = match max_concurrency < count {
             true => Arc::clone(&slots).acquire_owned().await.ok(),
@@ -77,17 +61,14 @@ pub async fn gather(
         if mode == Mode::FailFast && shared.state.lock().failed.is_some() {
             break;
         }
-        let (runtime, shared) = (Arc::clone(&runtime), Arc::clone(&shared));
-        let part = tokio::spawn(async move {
-            let reply = run(&runtime, part).await;
-            // Given back before the end is known, so that nothing is in flight after it.
-            drop((admission, slot));
+        let shared = Arc::clone(&shared);
+        batch.run(part, (admission, slot), move |reply| {
             shared.part_ended(index, reply, mode);
         });
-        running.0.push(part.abort_handle());
+        batch.breathe().await;
     }
     shared.wait(mode).await;
-    // The rest is aborted, and none of its replies can come in between any more.
+    // The rest is aborted with the batch; none of its replies counts any more.
     let mut state = shared.state.lock();
     let replies = std::mem::take(&mut state.by_index);
     let failed = state.failed;
@@ -99,14 +80,6 @@ async fn place(runtime: &Arc<Runtime>) -> Option<Admission> {
     match runtime.admit(1) {
         Ok(admission) => Some(admission),
         Err(_) => runtime.admit_later().await,
-    }
-}
-
-async fn run(runtime: &Runtime, (entry, started): Part) -> Reply {
-    match started {
-        Started::Future(future) => run_limited(entry, future).await,
-        Started::Blocking(run) => run_blocking(runtime, entry, run).await,
-        Started::Stream(_) | Started::Duplex(..) => Err(Reason::Text("not a call".to_owned())),
     }
 }
 

@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod atoms;
+mod batch;
 pub mod bytes;
 #[doc(hidden)]
 pub mod calls;
@@ -15,6 +16,7 @@ pub mod operation;
 pub mod owners;
 pub mod reply;
 pub mod runtime;
+mod stopwatch;
 pub mod stream;
 #[doc(hidden)]
 pub mod stream_calls;
@@ -74,6 +76,7 @@ macro_rules! engine_nifs {
         $crate::engine_nif!(calls::cast as op_cast(name: [Atom], args: [Term<'a>]));
         $crate::engine_nif!(calls::state as op_state(handle: [Term<'a>]));
         $crate::engine_nif!(calls::cancel as op_cancel(handle: [Term<'a>]));
+        $crate::engine_nif!(calls::check as op_check(name: [Atom], args: [Term<'a>]));
         $crate::engine_nif!(
             calls::gather as op_gather(
                 calls: [Term<'a>], max_concurrency: [usize], mode: [Atom], reference: [Term<'a>]

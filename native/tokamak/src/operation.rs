@@ -3,12 +3,14 @@
 
 use crate::atoms;
 use crate::context::LazyCtx;
-use crate::reply::{Reply, encode_reply};
+use crate::reply::Reply;
 use crate::stream::{InputPort, Outbox, OutputPort};
 use futures_core::Stream;
+use rustler::sys::ErlNifTerm;
 use rustler::{Atom, Decoder, Encoder, Env, Term};
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
@@ -149,9 +151,15 @@ pub struct Operation {
 
 inventory::collect!(Operation);
 
-/// Polls an eager operation's future once. Used by the macros.
+/// Polls an eager operation's future once: what is ready is encoded at once, without a box. Used by the
+/// macros.
 #[doc(hidden)]
-pub fn poll_once<'a, F>(env: Env<'a>, future: F, reply: fn(F::Output) -> Reply) -> Eager<'a>
+pub fn poll_once<'a, F>(
+    env: Env<'a>,
+    future: F,
+    encode: fn(Env<'a>, F::Output) -> Term<'a>,
+    reply: fn(F::Output) -> Reply,
+) -> Eager<'a>
 where
     F: Future + Send + 'static,
     F::Output: 'static,
@@ -160,7 +168,7 @@ where
     // Spawning polls again, with a waker that counts.
     let mut context = Context::from_waker(Waker::noop());
     match future.as_mut().poll(&mut context) {
-        Poll::Ready(output) => Eager::Ready(encode_reply(env, &reply(output))),
+        Poll::Ready(output) => Eager::Ready(encode(env, output)),
         Poll::Pending => Eager::Pending(Box::pin(async move { reply(future.await) })),
     }
 }
@@ -179,8 +187,35 @@ pub struct Entry {
     pub limit: Option<Arc<Semaphore>>,
 }
 
+/// Atoms are words that differ in their low bits; no one chooses them to collide.
+#[derive(Default)]
+struct AtomHasher(u64);
+
+impl Hasher for AtomHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // Fibonacci hashing: spreads the low bits over the high ones, which the table uses.
+        self.0 = (self.0 ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+}
+
+type ByName = HashMap<ErlNifTerm, Entry, BuildHasherDefault<AtomHasher>>;
+
 struct Table {
-    by_name: HashMap<Atom, Entry>,
+    by_name: ByName,
     engine: &'static str,
 }
 
@@ -194,9 +229,9 @@ pub fn register(env: Env, engine: &'static str) -> bool {
             limit => Some(Arc::new(Semaphore::new(limit))),
         };
         let name = Atom::from_str(env, operation.name).ok()?;
-        Some((name, Entry { operation, limit }))
+        Some((name.as_c_arg(), Entry { operation, limit }))
     };
-    let by_name: Option<HashMap<Atom, Entry>> = inventory::iter::<Operation>().map(entry).collect();
+    let by_name: Option<ByName> = inventory::iter::<Operation>().map(entry).collect();
     match by_name {
         Some(by_name) => TABLE.set(Table { by_name, engine }).is_ok() || TABLE.get().is_some(),
         None => false,
@@ -205,7 +240,7 @@ pub fn register(env: Env, engine: &'static str) -> bool {
 
 /// The operation of a name.
 pub fn find(name: Atom) -> Option<&'static Entry> {
-    TABLE.get()?.by_name.get(&name)
+    TABLE.get()?.by_name.get(&name.as_c_arg())
 }
 
 /// All operations of this library.

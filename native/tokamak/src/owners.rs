@@ -11,9 +11,11 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustler::{Env, LocalPid, Monitor, Resource, ResourceArc};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::thread::Thread;
+use tokamak_core::task_state::State;
 
 /// Something that belongs to a process.
 pub trait Possession: Send + Sync {
@@ -22,6 +24,11 @@ pub trait Possession: Send + Sync {
 
     /// The library's runtime stops. Called on a thread of ours, with no lock held.
     fn library_stops(&self) {}
+
+    /// Cancels it, if it is a call: where it stands then.
+    fn cancel_call(&self) -> Option<State> {
+        None
+    }
 }
 
 /// Names a possession among all possessions.
@@ -33,10 +40,68 @@ pub fn next_key() -> PossessionKey {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-struct Owner {
+/// A process that owns something.
+pub struct Owner {
     /// Keeps the monitor alive.
     _monitor: ResourceArc<OwnerMonitor>,
-    possessions: HashMap<PossessionKey, Weak<dyn Possession>>,
+    /// `None` once the process is dead.
+    possessions: Mutex<Option<Possessions>>,
+}
+
+/// Keys are counted up: their low bits differ.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        // Fibonacci hashing: spreads the low bits over the high ones, which the table uses.
+        self.0 = (self.0 ^ key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+type Possessions = HashMap<PossessionKey, Weak<dyn Possession>, BuildHasherDefault<KeyHasher>>;
+
+impl Owner {
+    /// `false` when the process is dead.
+    fn insert(&self, key: PossessionKey, possession: Weak<dyn Possession>) -> bool {
+        match self.possessions.lock().as_mut() {
+            Some(possessions) => {
+                possessions.insert(key, possession);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends the hold on a possession.
+    pub fn release(&self, key: PossessionKey) {
+        if let Some(possessions) = self.possessions.lock().as_mut() {
+            possessions.remove(&key);
+        }
+    }
+
+    fn get(&self, key: PossessionKey) -> Option<Arc<dyn Possession>> {
+        self.possessions.lock().as_ref()?.get(&key)?.upgrade()
+    }
+
+    /// All possessions that are alive.
+    fn all(&self) -> Vec<Arc<dyn Possession>> {
+        let possessions = self.possessions.lock();
+        let alive = possessions
+            .iter()
+            .flat_map(|possessions| possessions.values());
+        alive.filter_map(Weak::upgrade).collect()
+    }
 }
 
 struct OwnerMonitor;
@@ -50,7 +115,7 @@ impl Resource for OwnerMonitor {
     }
 }
 
-static OWNERS: LazyLock<DashMap<PidKey, Owner>> = LazyLock::new(DashMap::new);
+static OWNERS: LazyLock<DashMap<PidKey, Arc<Owner>>> = LazyLock::new(DashMap::new);
 static JANITOR: LazyLock<Janitor> = LazyLock::new(Janitor::new);
 
 /// Starts the janitor's thread if it does not run yet. To be called before anything is owned, and
@@ -62,23 +127,38 @@ pub fn start_janitor() -> std::io::Result<()> {
     JANITOR.start()
 }
 
-/// Makes a possession belong to a process. `false` when that process does not live any more.
+/// Makes a possession belong to a process. `None` when that process does not live any more.
+pub fn hold(
+    env: Env,
+    pid: &LocalPid,
+    key: PossessionKey,
+    possession: Weak<dyn Possession>,
+) -> Option<Arc<Owner>> {
+    let owner = owner(env, pid)?;
+    owner.insert(key, possession).then_some(owner)
+}
+
+/// [`hold`] without the owner: `false` when the process does not live any more.
 pub fn own(env: Env, pid: &LocalPid, key: PossessionKey, possession: Weak<dyn Possession>) -> bool {
+    hold(env, pid, key, possession).is_some()
+}
+
+/// The owner that a process is, monitored from its first possession on.
+fn owner(env: Env, pid: &LocalPid) -> Option<Arc<Owner>> {
+    if let Some(owner) = OWNERS.get(&pid_key(pid)) {
+        return Some(Arc::clone(&owner));
+    }
     match OWNERS.entry(pid_key(pid)) {
-        dashmap::Entry::Occupied(mut owner) => {
-            owner.get_mut().possessions.insert(key, possession);
-            true
-        }
+        dashmap::Entry::Occupied(owner) => Some(Arc::clone(owner.get())),
         dashmap::Entry::Vacant(place) => {
             let monitor = ResourceArc::new(OwnerMonitor);
-            if monitor.monitor(Some(env), pid).is_none() {
-                return false;
-            }
-            place.insert(Owner {
+            monitor.monitor(Some(env), pid)?;
+            let owner = Arc::new(Owner {
                 _monitor: monitor,
-                possessions: HashMap::from([(key, possession)]),
+                possessions: Mutex::new(Some(Possessions::default())),
             });
-            true
+            place.insert(Arc::clone(&owner));
+            Some(owner)
         }
     }
 }
@@ -86,9 +166,15 @@ pub fn own(env: Env, pid: &LocalPid, key: PossessionKey, possession: Weak<dyn Po
 /// Ends a process's hold on a possession. Its monitor stays until it dies: a process that owned one
 /// thing is likely to own the next.
 pub fn disown(pid: &LocalPid, key: PossessionKey) {
-    if let Some(mut owner) = OWNERS.get_mut(&pid_key(pid)) {
-        owner.possessions.remove(&key);
+    if let Some(owner) = OWNERS.get(&pid_key(pid)) {
+        owner.release(key);
     }
+}
+
+/// Cancels a call of a process; `None` when it has no such call any more.
+pub fn cancel_call(pid: &LocalPid, key: PossessionKey) -> Option<State> {
+    let owner = OWNERS.get(&pid_key(pid)).map(|owner| Arc::clone(&owner))?;
+    owner.get(key)?.cancel_call()
 }
 
 /// Processes that own or owned something and still live.
@@ -109,11 +195,8 @@ pub fn on_janitor(run: impl FnOnce() + Send + 'static) {
 
 /// Tells all possessions that the library stops.
 pub fn library_stops() {
-    let possessions: Vec<Weak<dyn Possession>> = OWNERS
-        .iter()
-        .flat_map(|owner| owner.possessions.values().cloned().collect::<Vec<_>>())
-        .collect();
-    for possession in possessions.iter().filter_map(Weak::upgrade) {
+    let owners: Vec<Arc<Owner>> = OWNERS.iter().map(|owner| Arc::clone(&owner)).collect();
+    for possession in owners.iter().flat_map(|owner| owner.all()) {
         possession.library_stops();
     }
 }
@@ -168,12 +251,9 @@ impl Janitor {
         let Some((_, owner)) = OWNERS.remove(&pid) else {
             return;
         };
-        let alive: Vec<Arc<dyn Possession>> = owner
-            .possessions
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for possession in alive {
+        // From here on nothing can be owned by it any more.
+        let possessions = owner.possessions.lock().take().unwrap_or_default();
+        for possession in possessions.values().filter_map(Weak::upgrade) {
             // A clean-up that fails must not keep the others from theirs.
             let clean_up = std::panic::AssertUnwindSafe(|| possession.owner_died());
             let _ = std::panic::catch_unwind(clean_up);

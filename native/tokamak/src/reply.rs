@@ -190,6 +190,33 @@ pub fn of_result<T: Encoder + Send + 'static, E: OperationError>(result: Result<
     }
 }
 
+/// What an operation that cannot fail gives, as a term. Used by the macros.
+#[doc(hidden)]
+pub fn encode_ok<'a, T: Encoder>(env: Env<'a>, value: T) -> Term<'a> {
+    match catch_unwind(AssertUnwindSafe(|| value.encode(env))) {
+        Ok(term) => (atoms::ok(), term).encode(env),
+        Err(panic) => encode_error(env, &Reason::Encode(panic_text(panic.as_ref()))),
+    }
+}
+
+/// What an operation that returns nothing gives, as a term. Used by the macros.
+#[doc(hidden)]
+pub fn encode_unit<'a>(env: Env<'a>, (): ()) -> Term<'a> {
+    encode_ok(env, atoms::ok())
+}
+
+/// What an operation that can fail gives, as a term. Used by the macros.
+#[doc(hidden)]
+pub fn encode_result<'a, T: Encoder, E: OperationError>(
+    env: Env<'a>,
+    result: Result<T, E>,
+) -> Term<'a> {
+    match result {
+        Ok(value) => encode_ok(env, value),
+        Err(error) => encode_error(env, &error.reason()),
+    }
+}
+
 /// `{ok, Value}` or `{error, Reason}`; a value that cannot be encoded is an error, too.
 pub fn encode_reply<'a>(env: Env<'a>, reply: &Reply) -> Term<'a> {
     let reason = match reply {

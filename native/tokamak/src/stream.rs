@@ -94,6 +94,24 @@ impl Buffer {
         }
     }
 
+    /// Waits for room: a producer that has no item in its hands is never ahead by more than the window.
+    /// `false`: the stream has ended.
+    pub async fn has_room(&self) -> bool {
+        loop {
+            let room = self.room.notified();
+            {
+                let state = self.state.lock();
+                if !matches!(state.end, End::Open) {
+                    return false;
+                }
+                if state.items.len() < self.window {
+                    return true;
+                }
+            }
+            room.await;
+        }
+    }
+
     fn try_put(&self, item: &mut Option<Box<dyn Encode>>) -> Option<bool> {
         let mut state = self.state.lock();
         if !matches!(state.end, End::Open) {
@@ -223,6 +241,8 @@ impl<T: Encoder + Send + 'static> Outbox<T> {
 pub enum Pushed {
     /// The item is in the inbox.
     Done,
+    /// The item is in the inbox, and the waiter's wake is on its way.
+    Woken,
     /// The inbox is full.
     Full,
     /// The operation has ended.
@@ -275,9 +295,9 @@ where
         };
         match self.stop_waiting() {
             true => Ok(pushed),
-            // It was told meanwhile: it comes back, and finds an item too many in no case.
+            // It was told meanwhile: it comes back.
             false if pushed == Pushed::Closed => Ok(Pushed::Full),
-            false => Ok(Pushed::Done),
+            false => Ok(Pushed::Woken),
         }
     }
 

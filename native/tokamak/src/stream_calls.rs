@@ -2,7 +2,7 @@
 //! The NIFs of streams, as functions for `tokamak::nif!`.
 
 use crate::atoms;
-use crate::calls::{Args, NotMade, running, start_call};
+use crate::calls::{MAX_ARITY, NotMade, decode_args, running, start_call};
 use crate::context::LazyCtx;
 use crate::environment::SavedTerm;
 use crate::operation::{self, Call, ReplyStream, Started};
@@ -55,12 +55,13 @@ fn try_open<'a>(
     let buffer = Buffer::new(window);
     let reply_to = ReplyTo::Stream(Arc::clone(&buffer));
     let task = Task::new(env, env.pid(), true, admission, reply_to);
-    let args = Args::decode(args, entry.operation.arity);
+    let mut buffered = [args; MAX_ARITY];
+    let args = decode_args(args, entry.operation.arity, &mut buffered);
     let started = args.and_then(|args| {
         let output = OutputPort::new(Arc::clone(&buffer));
         let call = Call {
             env,
-            args: args.as_slice(),
+            args,
             ctx: &LazyCtx::of(&task),
             output: Some(&output),
             inbox,
@@ -91,9 +92,12 @@ fn try_open<'a>(
 
 /// Moves a stream's items into its buffer; an error is the last one.
 async fn drive(mut stream: ReplyStream, buffer: Arc<Buffer>) -> Reply {
-    while let Some(item) = stream.next().await {
-        if !buffer.put(item?).await {
-            break;
+    while buffer.has_room().await {
+        match stream.next().await {
+            Some(item) => {
+                buffer.put(item?).await;
+            }
+            None => break,
         }
     }
     Ok(Box::new(atoms::done()))
@@ -138,7 +142,8 @@ pub fn next<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a>
     })
 }
 
-/// `ok | full | {error, closed}`; with a reference, `{tokamak, Reference, ready}` comes after `full`.
+/// `ok | woken | full | {error, closed}`; with a reference, `{tokamak, Reference, ready}` comes after `full`, and
+/// after `woken`, which is `ok` otherwise.
 pub fn push<'a>(env: Env<'a>, handle: Term<'a>, item: Term<'a>, reference: Term<'a>) -> Term<'a> {
     with_stream(env, handle, |stream| {
         let Some(input) = &stream.input else {
@@ -146,6 +151,7 @@ pub fn push<'a>(env: Env<'a>, handle: Term<'a>, item: Term<'a>, reference: Term<
         };
         match input.push(item, waiter(env, reference)) {
             Ok(Pushed::Done) => atoms::ok().encode(env),
+            Ok(Pushed::Woken) => atoms::woken().encode(env),
             Ok(Pushed::Full) => atoms::full().encode(env),
             Ok(Pushed::Closed) => (atoms::error(), atoms::closed()).encode(env),
             Err(wrong) => wrong.encode(env),

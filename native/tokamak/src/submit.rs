@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls whose results are events of a loop.
 
-use crate::reply::Reply;
+use crate::environment::on_scheduler;
+use crate::owners;
+use crate::reply::{Reason, Reply};
 use crate::table::{Data, LoopReference, Table, TablePort};
 use crate::task::Task;
 use rustler::Term;
@@ -67,39 +69,73 @@ pub fn find_loop(term: Term) -> Option<Arc<dyn LoopPort>> {
     Some(Arc::new(TablePort(reference)))
 }
 
-/// Where the result of one submitted call goes.
+/// Where the results of calls go that were submitted together.
 #[derive(Clone)]
 pub struct LoopSink {
     port: Arc<dyn LoopPort>,
-    callback_id: u64,
     tie: u64,
+    /// Of a call that was submitted alone: for events of its own.
+    callback_id: Option<u64>,
 }
 
 impl LoopSink {
-    /// A sink that has a reserved place in the loop, which cancels the task when it ends.
-    pub fn new(port: Arc<dyn LoopPort>, callback_id: u64, task: Weak<Task>) -> Self {
+    /// A sink of calls with reserved places in a loop, which cancels their task when it ends.
+    pub fn new(port: Arc<dyn LoopPort>, task: Weak<Task>, callback_id: Option<u64>) -> Self {
         let tie = port.tie(task);
         Self {
             port,
-            callback_id,
             tie,
+            callback_id,
         }
     }
 
-    /// The call ended.
-    pub fn end(&self, reply: Reply) {
+    /// The task ended.
+    pub fn untie(&self) {
         self.port.untie(self.tie);
-        self.port.push_reply(self.callback_id, reply);
-    }
-
-    /// The call was cancelled: no result comes.
-    pub fn cancelled(&self) {
-        self.port.untie(self.tie);
-        self.port.unreserve(1);
     }
 
     /// An event of the call.
     pub fn event(&self, data: Data) -> bool {
-        self.port.push_event(self.callback_id, data)
+        self.callback_id
+            .is_some_and(|id| self.port.push_event(id, data))
+    }
+}
+
+/// The place of one result. Dropped without one, the call was ended by a shutdown or with its loop.
+pub struct Place {
+    port: Arc<dyn LoopPort>,
+    callback_id: u64,
+    used: bool,
+}
+
+impl Place {
+    /// A reserved place.
+    pub fn new(port: &Arc<dyn LoopPort>, callback_id: u64) -> Self {
+        Self {
+            port: Arc::clone(port),
+            callback_id,
+            used: false,
+        }
+    }
+
+    /// Pushes the result.
+    pub fn push(mut self, reply: Reply) {
+        self.used = true;
+        self.port.push_reply(self.callback_id, reply);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.used {
+            return;
+        }
+        let (port, id) = (Arc::clone(&self.port), self.callback_id);
+        let push = move || port.push_reply(id, Err(Reason::Shutdown));
+        if on_scheduler() {
+            owners::on_janitor(push);
+        } else {
+            push();
+        }
     }
 }

@@ -2,14 +2,16 @@
 //! The NIF of submitted calls, as a function for `tokamak::nif!`.
 
 use crate::atoms;
-use crate::calls::{NotMade, callable, launch, running, start};
+use crate::batch::{Batch, Part};
+use crate::calls::{NotMade, batch_entry, callable, running, start};
 use crate::context::LazyCtx;
-use crate::operation::{BadArgument, Entry, Started};
-use crate::runtime::{Admission, Runtime};
-use crate::submit::{self, LoopPort, LoopSink, NoPlace};
+use crate::reply::Reply;
+use crate::runtime::{Admission, Refusal, Runtime};
+use crate::submit::{self, LoopPort, LoopSink, NoPlace, Place};
 use crate::task::{ReplyTo, Task};
 use rustler::{Atom, Encoder, Env, Term};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Starts calls whose results are events of a loop: all of them, or none.
 pub fn submit<'a>(env: Env<'a>, event_loop: Term<'a>, calls: Term<'a>) -> Term<'a> {
@@ -26,8 +28,6 @@ pub fn submit<'a>(env: Env<'a>, event_loop: Term<'a>, calls: Term<'a>) -> Term<'
     }
 }
 
-type Ready = (u64, Arc<Task>, &'static Entry, Started);
-
 fn try_submit<'a>(
     env: Env<'a>,
     port: &Arc<dyn LoopPort>,
@@ -35,47 +35,61 @@ fn try_submit<'a>(
 ) -> Result<(), NotMade> {
     let runtime = running()?;
     let count = calls.len();
-    port.reserve(count).map_err(|no_place| match no_place {
-        NoPlace::Overloaded => NotMade::Refused(crate::runtime::Refusal::Overloaded),
-        NoPlace::Closed => NotMade::Closed,
-    })?;
-    let mut ready: Vec<Ready> = Vec::with_capacity(count);
-    for (id, name, args) in calls {
-        match prepare(env, &runtime, name, args) {
-            Ok((task, entry, started)) => ready.push((id, task, entry, started)),
-            Err(not) => {
-                port.unreserve(count);
-                for (_, task, ..) in ready {
-                    task.end_here();
-                }
-                return Err(not);
-            }
-        }
+    let admissions = runtime.admit(u32::try_from(count).unwrap_or(u32::MAX))?;
+    let task = Task::new(env, env.pid(), false, runtime.admit(0)?, ReplyTo::Nobody);
+    let parts = prepare(env, calls, &LazyCtx::of(&task)).inspect_err(|_| task.end_here())?;
+    if let Err(no_place) = port.reserve(count) {
+        task.end_here();
+        return Err(match no_place {
+            NoPlace::Overloaded => NotMade::Refused(Refusal::Overloaded),
+            NoPlace::Closed => NotMade::Closed,
+        });
     }
-    for (id, task, entry, started) in ready {
-        task.set_sink(LoopSink::new(Arc::clone(port), id, Arc::downgrade(&task)));
-        launch(&task, entry, started);
-    }
+    let places: Vec<Place> = parts.iter().map(|(id, _)| Place::new(port, *id)).collect();
+    let alone = parts.first().map(|(id, _)| *id).filter(|_| count == 1);
+    let sink = LoopSink::new(Arc::clone(port), Arc::downgrade(&task), alone);
+    task.set_sink(sink);
+    task.spawn(
+        batch_entry(),
+        Box::pin(run(runtime, parts, places, admissions)),
+    );
     Ok(())
 }
 
-type Prepared = (Arc<Task>, &'static Entry, Started);
+/// Runs the calls and waits for their ends, so that the task that is tied to the loop is theirs.
+async fn run(
+    runtime: Arc<Runtime>,
+    parts: Vec<(u64, Part)>,
+    places: Vec<Place>,
+    mut admissions: Admission,
+) -> Reply {
+    let mut batch = Batch::new(runtime);
+    let left = Arc::new(Semaphore::new(0));
+    let count = parts.len();
+    for ((_, part), place) in parts.into_iter().zip(places) {
+        let left = Arc::clone(&left);
+        batch.run(part, admissions.split_one(), move |reply| {
+            place.push(reply);
+            left.add_permits(1);
+        });
+        batch.breathe().await;
+    }
+    // A part that was aborted has no end of its own, but then this future is dropped, too.
+    let all = u32::try_from(count).unwrap_or(u32::MAX);
+    let _ = left.acquire_many(all).await;
+    Ok(Box::new(atoms::ok()))
+}
 
 fn prepare<'a>(
     env: Env<'a>,
-    runtime: &Arc<Runtime>,
-    name: Atom,
-    args: Term<'a>,
-) -> Result<Prepared, NotMade> {
-    let entry = callable(name)?;
-    let admission: Admission = runtime.admit(1)?;
-    let task = Task::new(env, env.pid(), false, admission, ReplyTo::Nobody);
-    let started: Result<Started, BadArgument> = start(env, entry, args, &LazyCtx::of(&task));
-    match started {
-        Ok(started) => Ok((task, entry, started)),
-        Err(wrong) => {
-            task.end_here();
-            Err(wrong.into())
-        }
-    }
+    calls: Vec<(u64, Atom, Term<'a>)>,
+    ctx: &LazyCtx,
+) -> Result<Vec<(u64, Part)>, NotMade> {
+    calls
+        .into_iter()
+        .map(|(id, name, args)| {
+            let entry = callable(name)?;
+            Ok((id, (entry, start(env, entry, args, ctx)?)))
+        })
+        .collect()
 }

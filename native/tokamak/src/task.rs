@@ -5,7 +5,7 @@ use crate::atoms;
 use crate::calls::CallResource;
 use crate::environment::{SavedTerm, Sender, on_scheduler};
 use crate::operation::{Entry, ReplyFuture};
-use crate::owners::{self, Possession};
+use crate::owners::{self, Owner, Possession};
 use crate::reply::{Reason, Reply, encode_reply};
 use crate::runtime::{Admission, Runtime};
 use crate::stream::Buffer;
@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use rustler::{Encoder, Env, LocalPid, ResourceArc, Term};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use tokamak_core::task_state::{State, TaskState};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -25,7 +25,7 @@ pub enum ReplyTo {
     Reference(SavedTerm),
     /// Its caller, under the handle of the call.
     Handle(ResourceArc<CallResource>),
-    /// The loop it was submitted to.
+    /// The loop it was submitted to; its results are pushed there one by one.
     Loop(LoopSink),
     /// The buffer of a stream.
     Stream(Arc<Buffer>),
@@ -38,7 +38,8 @@ pub struct Task {
     key: u64,
     state: TaskState,
     caller: LocalPid,
-    owned: bool,
+    /// Whose death cancels it; set once, before anybody else sees the task.
+    owner: OnceLock<Arc<Owner>>,
     runtime: Arc<Runtime>,
     /// Taken at the end.
     live: Mutex<Live>,
@@ -66,7 +67,7 @@ impl Task {
             key: owners::next_key(),
             state: TaskState::new(),
             caller,
-            owned,
+            owner: OnceLock::new(),
             runtime,
             live: Mutex::new(Live {
                 reply_to: Some(reply_to),
@@ -79,7 +80,9 @@ impl Task {
         if owned {
             let possession: Weak<Self> = Arc::downgrade(&task);
             // The caller lives, as this is its call.
-            owners::own(env, &caller, task.key, possession);
+            if let Some(owner) = owners::hold(env, &caller, task.key, possession) {
+                let _ = task.owner.set(owner);
+            }
         } else {
             task.runtime.tasks().insert(task.key, Arc::downgrade(&task));
         }
@@ -118,9 +121,10 @@ impl Task {
 
     /// Runs a future as this call, within the operation's bound.
     pub fn spawn(self: &Arc<Self>, entry: &'static Entry, future: ReplyFuture) {
-        let task = Arc::clone(self);
+        // Made here, not in the future: a runtime that stops may drop that before it ever ran.
+        let end = EndGuard(Arc::clone(self));
         let run = async move {
-            let end = EndGuard(Arc::clone(&task));
+            let end = end;
             let reply = run_limited(entry, future).await;
             end.0.end(reply);
         };
@@ -134,10 +138,10 @@ impl Task {
         entry: &'static Entry,
         run: Box<dyn FnOnce() -> Reply + Send>,
     ) {
-        let task = Arc::clone(self);
+        let end = EndGuard(Arc::clone(self));
         let blocking = async move {
-            let end = EndGuard(Arc::clone(&task));
-            let reply = run_blocking(&task.runtime, entry, run).await;
+            let end = end;
+            let reply = run_blocking(&end.0.runtime, entry, run).await;
             end.0.end(reply);
         };
         let abort = self.runtime.handle().spawn(blocking).abort_handle();
@@ -180,7 +184,7 @@ impl Task {
             Some(ReplyTo::Handle(handle)) => {
                 send_end(&self.caller, &reply, |env| handle.encode(env));
             }
-            Some(ReplyTo::Loop(sink)) => sink.end(reply),
+            Some(ReplyTo::Loop(sink)) => sink.untie(),
             Some(ReplyTo::Stream(buffer)) => buffer.end(reply),
             Some(ReplyTo::Nobody) | None => {}
         }
@@ -194,10 +198,9 @@ impl Task {
         let admission = live.admission.take();
         let reply_to = live.reply_to.take();
         drop(live);
-        if self.owned {
-            owners::disown(&self.caller, self.key);
-        } else {
-            self.runtime.tasks().remove(self.key);
+        match self.owner.get() {
+            Some(owner) => owner.release(self.key),
+            None => self.runtime.tasks().remove(self.key),
         }
         drop((abort, admission));
         reply_to
@@ -218,7 +221,7 @@ impl Task {
                 abort.abort();
             }
             match reply_to {
-                Some(ReplyTo::Loop(sink)) => sink.cancelled(),
+                Some(ReplyTo::Loop(sink)) => sink.untie(),
                 Some(ReplyTo::Stream(buffer)) => buffer.close(),
                 _ => {}
             }
@@ -260,6 +263,10 @@ impl Possession for Task {
 
     fn library_stops(&self) {
         self.shut_down();
+    }
+
+    fn cancel_call(&self) -> Option<State> {
+        Some(self.cancel())
     }
 }
 

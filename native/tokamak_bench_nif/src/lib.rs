@@ -5,6 +5,7 @@
 //! not use tokamak. Producers reach tokamak as any other library does, through its C table.
 
 mod gate;
+mod hand_written;
 mod message;
 mod pipes;
 mod producers;

@@ -2,15 +2,16 @@
 //! Pipes, and a native thread that writes one byte into each of them, round by round.
 
 use crate::atoms::{error, failed, ok};
-use crate::gate::{Gate, Order};
+use crate::gate::{self, Gate, Order};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustler::{Encoder, Env, Resource, ResourceArc, Term};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Pipes: the ends to be read until somebody took them, and the ends to be written.
 pub struct Pipes {
-    readers: Mutex<Vec<OwnedFd>>,
+    readers: Mutex<VecDeque<OwnedFd>>,
     writers: Arc<Vec<OwnedFd>>,
 }
 
@@ -18,9 +19,12 @@ pub struct Pipes {
 impl Resource for Pipes {}
 
 impl Pipes {
-    pub fn take_readers(&self) -> Vec<OwnedFd> {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *readers)
+    pub fn take_readers(&self) -> VecDeque<OwnedFd> {
+        std::mem::take(&mut *self.readers())
+    }
+
+    fn readers(&self) -> MutexGuard<'_, VecDeque<OwnedFd>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,17 +47,16 @@ fn pipes_open<'a>(env: Env<'a>, count: usize) -> Term<'a> {
     }
 }
 
-/// The numbers of the ends to be read.
+/// The number of the first end to be read that is left, if any.
 #[rustler::nif]
-fn pipes_readers(pipes: ResourceArc<Pipes>) -> Vec<i32> {
-    let readers = pipes.readers.lock().unwrap_or_else(PoisonError::into_inner);
-    readers.iter().map(AsRawFd::as_raw_fd).collect()
+fn pipes_reader(pipes: ResourceArc<Pipes>) -> Option<i32> {
+    pipes.readers().front().map(AsRawFd::as_raw_fd)
 }
 
-/// Closes the ends to be read: somebody has opened them anew.
-#[rustler::nif(schedule = "DirtyIo")]
-fn pipes_close_readers(pipes: ResourceArc<Pipes>) -> rustler::Atom {
-    drop(pipes.take_readers());
+/// Closes it: somebody has opened it anew.
+#[rustler::nif]
+fn pipes_close_reader(pipes: ResourceArc<Pipes>) -> rustler::Atom {
+    drop(pipes.readers().pop_front());
     ok()
 }
 
@@ -86,7 +89,8 @@ impl Drop for Writer {
 fn writer_start(pipes: ResourceArc<Pipes>) -> ResourceArc<Writer> {
     let gate = Arc::new(Gate::default());
     let (waiting, writers) = (Arc::clone(&gate), Arc::clone(&pipes.writers));
-    std::thread::spawn(move || {
+    // Without its thread nothing comes, and the bench fails.
+    let _ = gate::start("writer", move || {
         for round in 1.. {
             if waiting.wait(round) == Order::End {
                 return;

@@ -4,7 +4,7 @@
 //! They are made first and wait at a gate, so that only producing is measured.
 
 use crate::atoms::{badarg, failed, ok, user};
-use crate::gate::{Gate, Order};
+use crate::gate::{self, Gate, Order};
 use crate::message::MessageEnvironment;
 use rustler::{Encoder, Env, LocalPid, Resource, ResourceArc, Term};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Threads that produce.
 struct Producers {
     gate: Arc<Gate>,
-    threads: Mutex<Vec<JoinHandle<bool>>>,
+    /// `None` stands for a thread that could not be started.
+    threads: Mutex<Vec<Option<JoinHandle<bool>>>>,
 }
 
 #[rustler::resource_impl]
@@ -41,7 +42,8 @@ where
     let threads = (0..threads)
         .map(|index| {
             let (gate, produce) = (Arc::clone(&gate), make(index));
-            std::thread::spawn(move || gate.wait(1) == Order::Go && produce())
+            let run = move || gate.wait(1) == Order::Go && produce();
+            gate::start("producer", run)
         })
         .collect();
     Producers {
@@ -126,6 +128,6 @@ fn producers_join(producers: ResourceArc<Producers>) -> rustler::Atom {
     );
     let delivered = threads
         .into_iter()
-        .all(|thread| thread.join().unwrap_or(false));
+        .all(|thread| thread.is_some_and(|thread| thread.join().unwrap_or(false)));
     if delivered { ok() } else { failed() }
 }

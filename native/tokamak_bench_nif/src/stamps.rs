@@ -2,7 +2,7 @@
 //! One event at a time from a native thread, stamped when it is pushed: for latencies.
 
 use crate::atoms::{badarg, ok, user};
-use crate::gate::{Gate, Order};
+use crate::gate::{self, Gate, Order};
 use crate::message::MessageEnvironment;
 use rustler::{Encoder, Env, LocalPid, Resource, ResourceArc, Term};
 use std::sync::{Arc, LazyLock};
@@ -45,7 +45,8 @@ fn spawn<F: FnMut(i64) -> bool>(
 ) -> Stamper {
     let gate = Arc::new(Gate::default());
     let waiting = Arc::clone(&gate);
-    std::thread::spawn(move || {
+    // Without its thread nothing comes, and the bench fails.
+    let _ = gate::start("stamper", move || {
         let mut send = make();
         for round in 1.. {
             if waiting.wait(round) == Order::End {

@@ -270,7 +270,8 @@ impl<T> EventQueue<T> {
         self.len() == 0
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether as many items wait as may.
+    pub fn is_full(&self) -> bool {
         self.len() >= self.limit
     }
 

@@ -51,6 +51,10 @@ pub enum ComeBack {
     Check,
 }
 
+/// A read or write that is under way, see [`Readiness::before_transfer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer(u32);
+
 /// The state of one direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Readiness {
@@ -59,6 +63,9 @@ pub struct Readiness {
     generation: u32,
     drained: bool,
     latent: bool,
+    hung_up: bool,
+    /// The latest transfer.
+    transfer: u32,
 }
 
 impl Readiness {
@@ -70,6 +77,8 @@ impl Readiness {
             generation: 0,
             drained: false,
             latent: false,
+            hung_up: false,
+            transfer: 0,
         }
     }
 
@@ -83,6 +92,7 @@ impl Readiness {
             self.generation = self.generation.wrapping_add(1);
             self.drained = false;
             self.latent = false;
+            self.hung_up = false;
         }
         fresh
     }
@@ -104,6 +114,11 @@ impl Readiness {
         matches!(self.phase, Phase::Reported(_))
     }
 
+    /// Whether somebody watches the direction for this callback id.
+    pub fn is_watched_for(&self, callback_id: u64) -> bool {
+        self.is_watched() && self.callback_id == callback_id
+    }
+
     /// The callback id of the watch.
     pub fn callback_id(&self) -> u64 {
         self.callback_id
@@ -112,6 +127,12 @@ impl Readiness {
     /// Tells this watch from earlier ones of the same direction.
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// The source says that the other side hung up, or that there is an error. From here on a short
+    /// read does not mean that nothing is left: the end is, and no edge tells of it again.
+    pub fn hang_up(&mut self) {
+        self.hung_up = true;
     }
 
     /// The source says: ready.
@@ -142,21 +163,41 @@ impl Readiness {
     }
 
     /// To be called before the descriptor is read or written: edges from here on are news.
-    pub fn before_transfer(&mut self) {
+    pub fn before_transfer(&mut self) -> Transfer {
         self.latent = false;
+        self.transfer = self.transfer.wrapping_add(1);
+        Transfer(self.transfer)
     }
 
-    /// To be called after a read or write. `drained`: it was short, or would have blocked.
-    /// `true`: the consumer comes back by this very call, see [`Readiness::come_back`].
-    pub fn after_transfer(&mut self, drained: bool) -> bool {
-        self.drained = drained;
+    /// To be called after a read or write. `drained`: it was short, or would have blocked; this says
+    /// nothing when another transfer began meanwhile, which took the news for its own. `true`: the
+    /// consumer comes back by this very call, see [`Readiness::come_back`].
+    pub fn after_transfer(&mut self, transfer: Transfer, drained: bool) -> bool {
+        self.drained = drained && transfer.0 == self.transfer;
         self.phase == Phase::Reported(Consumer::Reader)
+    }
+
+    /// [`come_back`](Self::come_back) of one kind of consumer: what another one was told is not its.
+    pub fn come_back_of(&mut self, consumer: Consumer) -> ComeBack {
+        match self.phase {
+            Phase::Reported(told) if told == consumer => self.come_back(),
+            _ => ComeBack::Nothing,
+        }
+    }
+
+    /// What was reported is another kind of consumer's from now on. `false` when nothing was.
+    pub fn hand_over(&mut self, consumer: Consumer) -> bool {
+        let reported = self.is_reported();
+        if reported {
+            self.phase = Phase::Reported(consumer);
+        }
+        reported
     }
 
     /// The consumer comes back. After [`ComeBack::Arm`] the direction counts as armed.
     pub fn come_back(&mut self) -> ComeBack {
         match self.phase {
-            Phase::Reported(_) if self.drained && !self.latent => {
+            Phase::Reported(_) if self.drained && !self.latent && !self.hung_up => {
                 self.phase = Phase::Armed;
                 ComeBack::Arm
             }
@@ -231,9 +272,9 @@ mod tests {
     #[test]
     fn a_short_read_arms_again_without_a_check() {
         let mut direction = reported(Consumer::Poller);
-        direction.before_transfer();
+        let read = direction.before_transfer();
         assert!(
-            !direction.after_transfer(true),
+            !direction.after_transfer(read, true),
             "a poller comes back by polling"
         );
         assert_eq!(direction.come_back(), ComeBack::Arm);
@@ -243,8 +284,8 @@ mod tests {
     #[test]
     fn an_edge_between_a_short_read_and_the_return_is_not_lost() {
         let mut direction = reported(Consumer::Poller);
-        direction.before_transfer();
-        direction.after_transfer(true);
+        let read = direction.before_transfer();
+        direction.after_transfer(read, true);
         assert_eq!(direction.edge(), Edge::Coalesced);
         assert_eq!(direction.come_back(), ComeBack::Check);
     }
@@ -258,11 +299,35 @@ mod tests {
     }
 
     #[test]
+    fn data_between_the_reads_of_two_processes_is_not_lost() {
+        let mut direction = reported(Consumer::Poller);
+        let first = direction.before_transfer();
+        assert_eq!(direction.edge(), Edge::Coalesced);
+        let second = direction.before_transfer();
+        direction.after_transfer(second, false);
+        direction.after_transfer(first, true);
+        assert_eq!(direction.come_back(), ComeBack::Check);
+    }
+
+    #[test]
+    fn the_end_behind_the_last_bytes_is_not_lost() {
+        let mut direction = Readiness::new();
+        direction.watch(7);
+        direction.hang_up();
+        assert_eq!(direction.edge(), Edge::Report);
+        direction.take(direction.generation(), Consumer::Poller);
+        let read = direction.before_transfer();
+        direction.after_transfer(read, true);
+        assert_eq!(direction.come_back(), ComeBack::Check);
+        assert!(direction.checked(true));
+    }
+
+    #[test]
     fn what_is_still_ready_is_reported_again() {
         let mut direction = reported(Consumer::Reader);
-        direction.before_transfer();
+        let read = direction.before_transfer();
         assert!(
-            direction.after_transfer(false),
+            direction.after_transfer(read, false),
             "a reader comes back by reading"
         );
         assert_eq!(direction.come_back(), ComeBack::Check);
@@ -284,6 +349,14 @@ mod tests {
         assert!(direction.watch(8), "a new watch has to be armed");
         assert_eq!(direction.take(generation, Consumer::Poller), None);
         assert_eq!(direction.edge(), Edge::Report);
+    }
+
+    #[test]
+    fn what_a_reader_was_told_is_not_a_pollers_until_it_is_handed_over() {
+        let mut direction = reported(Consumer::Reader);
+        assert_eq!(direction.come_back_of(Consumer::Poller), ComeBack::Nothing);
+        assert!(direction.hand_over(Consumer::Poller));
+        assert_eq!(direction.come_back_of(Consumer::Poller), ComeBack::Check);
     }
 
     #[test]

@@ -4,9 +4,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::parse::{Parse, ParseStream};
-use syn::{
-    Error, FnArg, Ident, ItemFn, LitInt, LitStr, Pat, PatType, Result, ReturnType, Token, Type,
-};
+use syn::{Error, FnArg, Ident, ItemFn, LitInt, LitStr, PatType, Result, ReturnType, Token, Type};
 
 /// As many arguments as `tokamak` decodes.
 const MAX_ARITY: usize = 8;
@@ -101,16 +99,13 @@ impl Parameters {
             decoded: Vec::new(),
         };
         for (index, input) in function.sig.inputs.iter().enumerate() {
-            let FnArg::Typed(PatType { ty, pat, .. }) = input else {
+            let FnArg::Typed(PatType { ty, .. }) = input else {
                 return Err(Error::new_spanned(
                     input,
                     "an operation is a function, not a method",
                 ));
             };
-            let name = match pat.as_ref() {
-                Pat::Ident(pat) => format_ident!("argument_{}", pat.ident),
-                _ => format_ident!("argument_{index}"),
-            };
+            let name = format_ident!("argument_{index}");
             this.passed.push(name.clone());
             match last_segment(ty).as_deref() {
                 Some("Ctx") => this.ctx = Some(name),
@@ -206,23 +201,47 @@ fn check(options: &Options, function: &ItemFn) -> Result<()> {
     Ok(())
 }
 
-/// What turns the function's value into a reply.
-fn reply(output: &ReturnType) -> TokenStream {
-    let of_result = match output {
-        ReturnType::Default => false,
-        ReturnType::Type(_, ty) => last_segment(ty).as_deref() == Some("Result"),
-    };
-    match (output, of_result) {
-        (ReturnType::Default, _) => quote! { ::tokamak::reply::of_unit },
-        (_, true) => quote! { ::tokamak::reply::of_result },
-        (_, false) => quote! { ::tokamak::reply::of_value },
+/// What a function returns.
+enum Output {
+    Unit,
+    Value,
+    Result,
+}
+
+impl Output {
+    fn of(output: &ReturnType) -> Self {
+        match output {
+            ReturnType::Default => Self::Unit,
+            ReturnType::Type(_, ty) if last_segment(ty).as_deref() == Some("Result") => {
+                Self::Result
+            }
+            ReturnType::Type(..) => Self::Value,
+        }
+    }
+
+    /// What turns the function's value into a reply.
+    fn reply(&self) -> TokenStream {
+        match self {
+            Self::Unit => quote! { ::tokamak::reply::of_unit },
+            Self::Value => quote! { ::tokamak::reply::of_value },
+            Self::Result => quote! { ::tokamak::reply::of_result },
+        }
+    }
+
+    /// What turns the function's value into a term at once.
+    fn encode(&self) -> TokenStream {
+        match self {
+            Self::Unit => quote! { ::tokamak::reply::encode_unit },
+            Self::Value => quote! { ::tokamak::reply::encode_ok },
+            Self::Result => quote! { ::tokamak::reply::encode_result },
+        }
     }
 }
 
 fn start(kind: Kind, function: &ItemFn, parameters: &Parameters) -> Result<TokenStream> {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let reply = reply(&function.sig.output);
+    let reply = Output::of(&function.sig.output).reply();
     let started = match kind {
         Kind::Async | Kind::Eager => quote! {
             ::tokamak::operation::Started::Future(::std::boxed::Box::pin(async move {
@@ -282,7 +301,8 @@ fn duplex(function: &ItemFn, parameters: &Parameters, reply: &TokenStream) -> Re
 fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let reply = reply(&function.sig.output);
+    let output = Output::of(&function.sig.output);
+    let (encode, reply) = (output.encode(), output.reply());
     quote! {{
         fn poll_operation<'a>(
             call: &::tokamak::operation::Call<'a, '_>,
@@ -292,7 +312,9 @@ fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
         > {
             #prepare
             let future = #name(#(#passed),*);
-            ::std::result::Result::Ok(::tokamak::operation::poll_once(call.env, future, #reply))
+            ::std::result::Result::Ok(
+                ::tokamak::operation::poll_once(call.env, future, #encode, #reply)
+            )
         }
         ::std::option::Option::Some(poll_operation)
     }}

@@ -214,6 +214,9 @@ mod native {
                     (Direction::Read, EventFlags::IN | EventFlags::RDHUP),
                     (Direction::Write, EventFlags::OUT),
                 ] {
+                    if both || flags.contains(EventFlags::RDHUP) {
+                        watch.with(direction, |state| state.hang_up());
+                    }
                     if (both || flags.intersects(flag))
                         && let Some(event) = watch.edge(direction)
                     {

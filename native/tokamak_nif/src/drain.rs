@@ -44,6 +44,8 @@ pub struct Drain {
 /// What a poll found.
 pub enum Polled<'a> {
     Events(Vec<Term<'a>>),
+    /// All that this call may take were events of ended watches: poll again.
+    More,
     Busy,
     Waiting,
 }
@@ -94,7 +96,7 @@ impl EventLoop {
     pub fn drain<'a>(&self, env: Env<'a>, max: usize) -> Drained<'a> {
         let mut state = self.drain.lock();
         if !std::mem::replace(&mut state.unfinished, true) {
-            self.recheck(env, &mut state);
+            self.recheck(env, &mut state, Consumer::Reader);
         }
         self.descriptors.collect(self);
         let mut allowance = Allowance::new(max);
@@ -129,7 +131,7 @@ impl EventLoop {
             return Polled::Busy;
         }
         let mut state = self.drain.lock();
-        self.recheck(env, &mut state);
+        self.recheck(env, &mut state, Consumer::Poller);
         let dispatching = self.handlers.are_any();
         let mut terms = Vec::new();
         let mut allowance = Allowance::new(DEFAULT_MAX);
@@ -150,6 +152,9 @@ impl EventLoop {
                 consume_timeslice(env, terms.len());
                 return Polled::Events(terms);
             }
+            if allowance.is_used_up() {
+                return Polled::More;
+            }
             let Some(reference) = reference else {
                 return Polled::Events(terms);
             };
@@ -161,7 +166,10 @@ impl EventLoop {
             if dispatching || !self.queue.rearm(|| false) {
                 break;
             }
-            *self.waiter.lock() = None;
+            if self.waiter.lock().take().is_none() {
+                // Somebody took it to wake us: that message is on its way.
+                return Polled::Waiting;
+            }
         }
         drop(state);
         self.descriptors.sleep();
@@ -290,11 +298,11 @@ impl EventLoop {
 
     /// The consumer came back: what it was told of and is still ready is reported again, the rest is
     /// armed. One poll(2) without waiting asks for all that may be ready.
-    fn recheck(&self, env: Env, state: &mut Drain) {
+    fn recheck(&self, env: Env, state: &mut Drain, consumer: Consumer) {
         let reported = std::mem::take(&mut state.reported);
         let mut unsure = Vec::new();
         for (watch, direction) in reported {
-            match watch.with(direction, |state| state.come_back()) {
+            match watch.with(direction, |state| state.come_back_of(consumer)) {
                 ComeBack::Nothing => {}
                 ComeBack::Arm => watch.arm(Sender::Process(env), direction),
                 ComeBack::Check => unsure.push((watch, direction)),
@@ -306,12 +314,18 @@ impl EventLoop {
         for ((watch, direction), ready) in ask(unsure) {
             if !watch.with(direction, |state| state.checked(ready)) {
                 watch.arm(Sender::Process(env), direction);
-            } else if self.handlers.are_any() {
-                self.queue.admit(1);
-                state.parked.push_back(watch.event(direction));
-            } else {
+                continue;
+            }
+            let event = watch.event(direction);
+            if !self.handlers.are_any() {
                 // This is the consumer's own call: it needs no wake.
-                let _ = self.queue.push_admitted(watch.event(direction));
+                let _ = self.queue.push_admitted(event);
+            } else if self.handlers.contains(event.callback_id) {
+                // The watch got another callback id meanwhile.
+                self.push_readiness(Sender::Process(env), event);
+            } else {
+                self.queue.admit(1);
+                state.parked.push_back(event);
             }
         }
     }

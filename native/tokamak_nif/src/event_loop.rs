@@ -234,8 +234,13 @@ impl EventLoop {
     /// Starts a timer.
     ///
     /// # Errors
-    /// [`NotStarted`], when there are too many, or the loop is closed.
+    /// [`NotStarted`], when there are too many, or as many events wait as may, or the loop is closed.
     pub fn start_timer(&self, delay: Duration, callback_id: u64) -> Result<u64, NotStarted> {
+        // Timers that fired are let into the queue whatever its bound: a loop that nobody consumes must
+        // not be given more.
+        if self.queue.is_full() {
+            return Err(NotStarted::Overloaded);
+        }
         self.timers.start(delay, callback_id)
     }
 
@@ -257,16 +262,20 @@ impl EventLoop {
         let file = fd.file().ok_or(atoms::closed())?;
         let watch = self.watch_of(fd, place.as_ref())?;
         let before = watch.interest();
-        let fresh = watch.with(direction, |state| state.watch(callback_id));
-        if fresh {
-            self.descriptors
-                .change(&file, &watch, before)
-                .map_err(|errno| {
-                    watch.with(direction, |state| state.unwatch());
-                    crate::descriptors::reason(errno)
-                })?;
-        }
+        let (fresh, renamed) = watch.with(direction, |state| {
+            let id_before = state.callback_id();
+            (state.watch(callback_id), id_before != callback_id)
+        });
+        // Before the kernel may tell of it: a consumer that does not know the token drops the edge,
+        // and it comes once.
         self.watches.lock().insert(watch.token, Arc::clone(&watch));
+        if fresh && let Err(errno) = self.descriptors.change(&file, &watch, before) {
+            watch.with(direction, |state| state.unwatch());
+            if watch.interest() == [false; 2] {
+                self.watches.lock().remove(&watch.token);
+            }
+            return Err(crate::descriptors::reason(errno));
+        }
         *place = Some(Arc::clone(&watch));
         drop(place);
         if self.is_closed() {
@@ -277,6 +286,9 @@ impl EventLoop {
         }
         if fresh {
             watch.arm(sender, direction);
+        } else if renamed {
+            // Whoever was told of it under the old id need not be the one that the new id is for.
+            watch.come_back(sender, direction);
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ pub struct Fd {
     file: Mutex<Option<Arc<OwnedFd>>>,
     owner: Mutex<LocalPid>,
     mode: Mode,
+    /// It has bytes, not messages or lines: a read that gets less than it asked for emptied it.
+    is_stream: bool,
     pub selection: Selection,
     /// The watch of the one loop that watches it.
     pub watch: Mutex<Option<Arc<Watch>>>,
@@ -44,12 +46,14 @@ impl Fd {
     fn adopt(env: Env, file: OwnedFd, mode: Mode) -> Arc<Self> {
         OPEN.fetch_add(1, Ordering::Relaxed);
         let owner = env.pid();
+        let is_stream = is_stream(&file);
         let this = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             key: owners::next_key(),
             file: Mutex::new(Some(Arc::new(file))),
             owner: Mutex::new(owner),
             mode,
+            is_stream,
             selection: Selection::new(),
             watch: Mutex::new(None),
         });
@@ -67,6 +71,27 @@ impl Fd {
     /// Whether events can be had for it: a regular file is always ready.
     pub fn is_pollable(&self) -> bool {
         self.mode != Mode::Regular
+    }
+
+    /// Whether a read of at most `max` bytes left nothing.
+    fn is_emptied_by(&self, read: &Result<Read, Errno>, max: usize) -> bool {
+        match read {
+            Ok(Read::Bytes(count)) => self.is_stream && *count < max,
+            Ok(Read::Again) => true,
+            Ok(Read::EndOfFile) | Err(_) => false,
+        }
+    }
+
+    /// Whether a write of `total` bytes left no room. On a descriptor whose flags are not ours it may have
+    /// been cut short by us.
+    fn is_filled_by(&self, written: &Result<Option<usize>, Errno>, total: usize) -> bool {
+        match written {
+            Ok(Some(written)) => {
+                self.is_stream && self.mode == Mode::Nonblocking && *written < total
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 
     fn is_owned_by(&self, env: Env) -> bool {
@@ -201,6 +226,30 @@ fn with_mode(file: OwnedFd, otherwise: Mode) -> Result<(OwnedFd, Mode), Errno> {
     Ok((file, mode))
 }
 
+/// Whether a file is a stream of bytes. Datagrams, terminals, inotify and the like give less than was
+/// asked for and have more.
+fn is_stream(file: &OwnedFd) -> bool {
+    let kind = rustix::fs::fstat(file).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    match kind {
+        Ok(FileType::Fifo) => !has_packets(file),
+        Ok(FileType::Socket) => {
+            rustix::net::sockopt::socket_type(file) == Ok(rustix::net::SocketType::STREAM)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a pipe keeps writes apart, see O_DIRECT in pipe(2).
+#[cfg(target_os = "linux")]
+fn has_packets(pipe: &OwnedFd) -> bool {
+    rustix::fs::fcntl_getfl(pipe).map_or(true, |flags| flags.contains(OFlags::DIRECT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_packets(_pipe: &OwnedFd) -> bool {
+    false
+}
+
 /// Whether the kernel has events for a device: /dev/null has none, a terminal has.
 #[cfg(target_os = "linux")]
 fn can_be_polled(file: BorrowedFd) -> bool {
@@ -259,23 +308,25 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 * 1024]);
 }
 
-/// Reads at most `max` bytes into a binary of `env`.
-fn read_binary<'a>(env: Env<'a>, file: &OwnedFd, mode: Mode, max: usize) -> (Outcome<'a>, bool) {
+/// Reads at most `max` bytes into a binary of `env`; says also whether that emptied the descriptor.
+fn read_binary<'a>(env: Env<'a>, fd: &Fd, file: &OwnedFd, max: usize) -> (Outcome<'a>, bool) {
     let max = max.min(MAX_TRANSFER);
     let small = READ_BUFFER.with_borrow_mut(|buffer| {
         let buffer = buffer.get_mut(..max)?;
-        let result = transfer::read(file, mode, buffer);
-        Some(outcome(result, max, |count| {
-            NewBinary::from_slice(env, &buffer[..count]).into()
-        }))
+        let result = transfer::read(file, fd.mode, buffer);
+        let emptied = fd.is_emptied_by(&result, max);
+        let bytes = |count| NewBinary::from_slice(env, &buffer[..count]).into();
+        Some((outcome(result, bytes), emptied))
     });
     small.unwrap_or_else(|| {
         let mut binary = OwnedBinary::new(max);
-        let result = transfer::read(file, mode, binary.as_mut_slice());
-        outcome(result, max, |count| {
+        let result = transfer::read(file, fd.mode, binary.as_mut_slice());
+        let emptied = fd.is_emptied_by(&result, max);
+        let bytes = |count| {
             binary.realloc_or_copy(count);
             binary.release(env).encode(env)
-        })
+        };
+        (outcome(result, bytes), emptied)
     })
 }
 
@@ -286,17 +337,12 @@ enum Outcome<'a> {
     Error(Errno),
 }
 
-/// What a read gave, and whether it emptied the descriptor.
-fn outcome<'a>(
-    result: Result<Read, Errno>,
-    max: usize,
-    bytes: impl FnOnce(usize) -> Term<'a>,
-) -> (Outcome<'a>, bool) {
+fn outcome<'a>(result: Result<Read, Errno>, bytes: impl FnOnce(usize) -> Term<'a>) -> Outcome<'a> {
     match result {
-        Ok(Read::Bytes(count)) => (Outcome::Bytes(bytes(count)), count < max),
-        Ok(Read::Again) => (Outcome::Again, true),
-        Ok(Read::EndOfFile) => (Outcome::EndOfFile, false),
-        Err(errno) => (Outcome::Error(errno), false),
+        Ok(Read::Bytes(count)) => Outcome::Bytes(bytes(count)),
+        Ok(Read::Again) => Outcome::Again,
+        Ok(Read::EndOfFile) => Outcome::EndOfFile,
+        Err(errno) => Outcome::Error(errno),
     }
 }
 
@@ -312,12 +358,12 @@ fn encode_outcome<'a>(env: Env<'a>, outcome: Outcome<'a>, id: Option<u64>) -> Te
 
 fn read_file<'a>(env: Env<'a>, fd: &Fd, file: &OwnedFd, max: usize) -> Term<'a> {
     let watch = fd.watch.lock().clone();
-    if let Some(watch) = &watch {
-        watch.with(Direction::Read, |state| state.before_transfer());
-    }
-    let (outcome, drained) = read_binary(env, file, fd.mode, max);
-    if let Some(watch) = &watch {
-        watch.after_transfer(Sender::Process(env), Direction::Read, drained);
+    let transfer = watch
+        .as_ref()
+        .map(|watch| watch.with(Direction::Read, |state| state.before_transfer()));
+    let (outcome, emptied) = read_binary(env, fd, file, max);
+    if let Some((watch, transfer)) = watch.zip(transfer) {
+        watch.after_transfer(Sender::Process(env), Direction::Read, transfer, emptied);
     }
     encode_outcome(env, outcome, None)
 }
@@ -341,17 +387,19 @@ fn fd_read_and_reselect<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<
     with_file(handle, |fd, file| {
         let watch = fd.watch.lock().clone();
         let watched = watch.and_then(|watch| {
-            let id = watch.with(Direction::Read, |state| {
-                state.before_transfer();
-                state.is_watched().then(|| state.callback_id())
+            let (id, transfer) = watch.with(Direction::Read, |state| {
+                let transfer = state.before_transfer();
+                state.is_watched().then(|| (state.callback_id(), transfer))
             })?;
-            Some((watch, id))
+            Some((watch, id, transfer))
         });
-        let Some((watch, id)) = watched else {
+        let Some((watch, id, transfer)) = watched else {
             return error(env, atoms::not_watched());
         };
-        let (outcome, drained) = read_binary(env, file, fd.mode, max);
-        watch.with(Direction::Read, |state| state.after_transfer(drained));
+        let (outcome, emptied) = read_binary(env, fd, file, max);
+        watch.with(Direction::Read, |state| {
+            state.after_transfer(transfer, emptied)
+        });
         watch.come_back(Sender::Process(env), Direction::Read);
         encode_outcome(env, outcome, Some(id))
     })
@@ -359,12 +407,11 @@ fn fd_read_and_reselect<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<
 
 #[rustler::nif]
 fn fd_reselect<'a>(env: Env<'a>, handle: Term<'a>, direction: Atom) -> Term<'a> {
-    let Some(direction) = to_direction(direction) else {
-        return atoms::badarg().encode(env);
-    };
     with_file(handle, |fd, _file| {
         let watch = fd.watch.lock().clone();
-        let id = watch.and_then(|watch| watch.reselect(Sender::Process(env), direction));
+        let id = to_direction(direction)
+            .zip(watch)
+            .and_then(|(direction, watch)| watch.reselect(Sender::Process(env), direction));
         match id {
             Some(id) => (atoms::ok(), id).encode(env),
             None => error(env, atoms::not_watched()),
@@ -389,17 +436,13 @@ fn write_file<'a>(env: Env<'a>, fd: &Fd, file: &OwnedFd, data: Term<'a>) -> Term
     };
     let (slices, total) = slices(&binaries);
     let watch = fd.watch.lock().clone();
-    if let Some(watch) = &watch {
-        watch.with(Direction::Write, |state| state.before_transfer());
-    }
+    let transfer = watch
+        .as_ref()
+        .map(|watch| watch.with(Direction::Write, |state| state.before_transfer()));
     let result = transfer::write(file, fd.mode, &slices);
-    let full = !matches!(result, Ok(Some(written)) if written == total);
-    if let Some(watch) = &watch {
-        watch.after_transfer(
-            Sender::Process(env),
-            Direction::Write,
-            full && result.is_ok(),
-        );
+    if let Some((watch, transfer)) = watch.zip(transfer) {
+        let filled = fd.is_filled_by(&result, total);
+        watch.after_transfer(Sender::Process(env), Direction::Write, transfer, filled);
     }
     match result {
         Ok(Some(written)) => (atoms::ok(), written).encode(env),

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokamak::environment::{SavedTerm, Sender};
+use tokamak_core::readiness::Consumer;
 
 struct Handler {
     pid: LocalPid,
@@ -109,6 +110,10 @@ impl EventLoop {
         if let Some(replaced) = replaced {
             replaced.tell_closed(Sender::Process(env));
         }
+        // What another consumer was told of, and is still ready, the handler has to be told anew.
+        for (watch, direction) in self.watched_for(id) {
+            watch.come_back(Sender::Process(env), direction);
+        }
     }
 
     /// Unregisters a handler, for the loop's process. A poller that waits consumes again when it was
@@ -127,16 +132,22 @@ impl EventLoop {
 
     /// Descriptors that the handler was told of, and did not come back for, are the pollers' now.
     fn give_back_descriptors(&self, id: u64) {
-        let watches: Vec<Arc<Watch>> = self.watches.lock().values().cloned().collect();
+        let watched = self.watched_for(id);
         let mut state = self.drain.lock();
-        for watch in watches {
-            for direction in Direction::BOTH {
-                if watch.with(direction, |state| {
-                    state.callback_id() == id && state.is_reported()
-                }) {
-                    state.reported.push((Arc::clone(&watch), direction));
-                }
+        for (watch, direction) in watched {
+            if watch.with(direction, |state| state.hand_over(Consumer::Poller)) {
+                state.reported.push((watch, direction));
             }
         }
+    }
+
+    /// The directions that are watched for a callback id.
+    fn watched_for(&self, id: u64) -> Vec<(Arc<Watch>, Direction)> {
+        let watches: Vec<Arc<Watch>> = self.watches.lock().values().cloned().collect();
+        watches
+            .into_iter()
+            .flat_map(|watch| Direction::BOTH.map(|direction| (Arc::clone(&watch), direction)))
+            .filter(|(watch, direction)| watch.with(*direction, |state| state.is_watched_for(id)))
+            .collect()
     }
 }

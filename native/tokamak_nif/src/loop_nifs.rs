@@ -133,11 +133,11 @@ fn loop_owner<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
 #[rustler::nif]
 fn loop_drain<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<'a> {
     with_loop(handle, |event_loop| {
-        if event_loop.owner != env.pid() {
-            return atoms::not_owner().encode(env);
-        }
         if !event_loop.is_raw() {
             return error(env, atoms::not_supported());
+        }
+        if event_loop.owner != env.pid() {
+            return atoms::not_owner().encode(env);
         }
         let max = if max == 0 { DEFAULT_MAX } else { max };
         encode_drained(env, event_loop.drain(env, max))
@@ -164,6 +164,7 @@ fn loop_poll<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a
         let reference = Some(reference).filter(|reference| reference.is_ref());
         match event_loop.poll(env, reference) {
             Polled::Events(events) => events.encode(env),
+            Polled::More => atoms::more().encode(env),
             Polled::Busy => error(env, atoms::busy()),
             Polled::Waiting => atoms::waiting().encode(env),
         }

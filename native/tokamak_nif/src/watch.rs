@@ -11,7 +11,7 @@ use rustix::fd::AsFd;
 use std::sync::{Arc, Weak};
 use tokamak::environment::Sender;
 use tokamak_core::event::EventType;
-use tokamak_core::readiness::{ComeBack, Consumer, Edge, Readiness};
+use tokamak_core::readiness::{ComeBack, Consumer, Edge, Readiness, Transfer};
 
 /// What a descriptor is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +116,14 @@ impl Watch {
     }
 
     /// After a read or write: a consumer that shows by it that it comes back is served.
-    pub fn after_transfer(self: &Arc<Self>, sender: Sender, direction: Direction, drained: bool) {
-        if self.with(direction, |state| state.after_transfer(drained)) {
+    pub fn after_transfer(
+        self: &Arc<Self>,
+        sender: Sender,
+        direction: Direction,
+        transfer: Transfer,
+        drained: bool,
+    ) {
+        if self.with(direction, |state| state.after_transfer(transfer, drained)) {
             self.come_back(sender, direction);
         }
     }

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the tests need from outside of the VM: threads that push events through the C table,
+//! and descriptors that belong to nobody in Erlang.
+
+mod descriptors;
+mod producers;
+
+rustler::init!("tokamak_test_nif");

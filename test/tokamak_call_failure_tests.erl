@@ -1,0 +1,214 @@
+%% SPDX-License-Identifier: Apache-2.0
+-module(tokamak_call_failure_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+-import(call_fixture, [op/1, key/0, live/1, until/1, elapsed/1]).
+
+failure_test_() ->
+    call_fixture:tests([
+        fun an_error_keeps_its_kind_and_its_text/0,
+        fun an_error_of_the_operating_system_has_its_posix_name/0,
+        fun an_unknown_operation_is_named_as_the_caller_named_it/0,
+        fun an_operation_of_the_wrong_kind_is_an_error/0,
+        fun a_panic_is_an_error_within_100_ms_wherever_it_happens/0,
+        fun a_panic_in_a_drop_harms_nobody/0,
+        fun a_value_that_cannot_be_encoded_is_an_error_within_100_ms/0,
+        fun the_runtime_goes_on_after_a_thousand_panics/0
+    ]).
+
+overload_test_() ->
+    call_fixture:tests(#{max_in_flight => 10}, [
+        fun a_call_beyond_the_limit_is_refused_at_once/0,
+        fun a_place_comes_back_with_each_end/0,
+        fun an_eager_call_that_is_ready_takes_no_place/0
+    ]).
+
+shutdown_test_() ->
+    call_fixture:tests(#{drain_timeout => 50}, [
+        fun calls_in_flight_end_with_shutdown_after_the_drain/0,
+        fun a_call_that_ends_during_the_drain_has_its_result/0,
+        fun a_stopped_application_refuses_calls/0,
+        fun a_blocking_call_that_never_returns_does_not_hold_the_stop/0,
+        fun no_engine_starts_while_the_application_stops/0,
+        fun the_application_starts_again_and_again_under_load/0
+    ]).
+
+an_error_keeps_its_kind_and_its_text() ->
+    ?assertEqual({ok, 0}, tokamak:call(op(fails), [0])),
+    ?assertEqual({error, {not_found, <<"there is no key">>}}, tokamak:call(op(fails), [1])),
+    ?assertEqual({error, {limit_reached, <<"it holds 7 at most">>}}, tokamak:call(op(fails), [2])),
+    ?assertEqual({error, {exhausted, <<"no more">>}}, tokamak:call(op(fails_eagerly), [])),
+    ?assertEqual({error, <<"just so">>}, tokamak:call(op(fails_with_text), [<<"just so">>])).
+
+an_error_of_the_operating_system_has_its_posix_name() ->
+    ?assertMatch({error, {enoent, <<_/binary>>}}, tokamak:call(op(fails_with_io), [])).
+
+an_unknown_operation_is_named_as_the_caller_named_it() ->
+    [
+        ?assertEqual({error, {unknown_operation, Op}}, tokamak:call(Op, Args))
+     || Op <- [none, op(none), {no_such_module, none}, {lists, map}], Args <- [[], [1]]
+    ].
+
+an_operation_of_the_wrong_kind_is_an_error() ->
+    ?assertEqual({error, {wrong_kind, stream}}, tokamak:call(count, [1, 1])),
+    ?assertEqual({error, {wrong_kind, duplex}}, tokamak:call(op(sums), [1])),
+    ?assertEqual({error, {wrong_kind, eager}}, tokamak:stream(echo, [1])),
+    ?assertEqual({error, {wrong_kind, stream}}, tokamak:open(count, [1, 1])).
+
+a_panic_is_an_error_within_100_ms_wherever_it_happens() ->
+    Text = <<"oh no">>,
+    [
+        ends_soon({error, {panic, Text}}, op(Name), [Text])
+     || Name <- [panics, panics_eagerly, panics_blocking]
+    ],
+    ends_soon({error, {panic, <<"a panic without a text">>}}, op(panics_strangely), []),
+    ends_soon({error, {panic, <<"in the decoder">>}}, op(panics_in_argument), [1]),
+    ends_soon({error, {panic, <<"in the decoder">>}}, op(panics_in_argument_eagerly), [1]).
+
+a_panic_in_a_drop_harms_nobody() ->
+    ?assertEqual({error, timeout}, tokamak:call(op(panics_when_cancelled), [], #{timeout => 10})),
+    ok = tokamak:cancel(tokamak:async(op(panics_when_cancelled), [])),
+    ?assertEqual({ok, 3}, tokamak:call(op(yields), [3])).
+
+a_value_that_cannot_be_encoded_is_an_error_within_100_ms() ->
+    [
+        ends_soon({error, {encode, <<"in the encoder">>}}, op(Name), [])
+     || Name <- [unencodable, unencodable_eagerly, unencodable_blocking]
+    ].
+
+%% By call, by async, and as part of a gather.
+ends_soon(End, Op, Args) ->
+    {Call, Called} = elapsed(fun() -> tokamak:call(Op, Args) end),
+    {Async, Awaited} = elapsed(fun() -> tokamak:await(tokamak:async(Op, Args)) end),
+    ?assertEqual({Op, End, End}, {Op, Called, Awaited}),
+    ?assertEqual({ok, [{ok, 1}, End]}, tokamak:gather([{op(yields), [1]}, {Op, Args}], #{mode => settle})),
+    ?assert(Call < 100),
+    ?assert(Async < 100).
+
+the_runtime_goes_on_after_a_thousand_panics() ->
+    Refs = [tokamak:async(op(panics), [<<"again">>]) || _ <- lists:seq(1, 1000)],
+    [{error, {panic, <<"again">>}} = tokamak:await(Ref) || Ref <- Refs],
+    ?assertEqual({ok, ok}, tokamak:call(op(block), [key(), 1])),
+    ?assertEqual({ok, 10}, tokamak:call(op(yields), [10])).
+
+a_call_beyond_the_limit_is_refused_at_once() ->
+    {ok, _} = tokamak:call(op(later), [0, 0]),
+    Refs = [tokamak:async(op(never), [key()]) || _ <- lists:seq(1, 10)],
+    Refused = {error, overloaded},
+    {Elapsed, _} = elapsed(fun() ->
+        ?assertEqual(Refused, tokamak:call(op(never), [key()])),
+        ?assertEqual(Refused, tokamak:call(op(never_eagerly), [key()])),
+        ?assertEqual(Refused, tokamak:await(tokamak:async(op(never), [key()]))),
+        ?assertEqual(Refused, tokamak:cast(op(never), [key()])),
+        ?assertEqual(Refused, tokamak:stream(op(numbers), [key()])),
+        ?assertEqual(Refused, tokamak:open(op(sums), [0]))
+    end),
+    ?assert(Elapsed < 100),
+    lists:foreach(fun tokamak:cancel/1, Refs),
+    ?assertEqual({ok, 1}, tokamak:call(op(yields), [1])).
+
+a_place_comes_back_with_each_end() ->
+    [{ok, 1} = tokamak:call(op(yields), [1]) || _ <- lists:seq(1, 100)],
+    [{error, _} = tokamak:call(op(panics), [<<"panic">>]) || _ <- lists:seq(1, 100)],
+    [{error, _} = tokamak:call(op(unencodable), []) || _ <- lists:seq(1, 100)],
+    [{error, timeout} = tokamak:call(op(never), [0], #{timeout => 0}) || _ <- lists:seq(1, 100)],
+    [?assertError(badarg, tokamak:call(op(yields), [wrong])) || _ <- lists:seq(1, 100)],
+    [ok = tokamak:close(tokamak:stream(op(numbers), [0])) || _ <- lists:seq(1, 100)],
+    [ok = tokamak:close(tokamak:open(op(sums), [0])) || _ <- lists:seq(1, 100)],
+    ?assertEqual(0, call_fixture:in_flight()).
+
+an_eager_call_that_is_ready_takes_no_place() ->
+    Refs = [tokamak:async(op(never), [key()]) || _ <- lists:seq(1, 10)],
+    ?assertEqual({ok, 1}, tokamak:call(op(later), [1, 0])),
+    lists:foreach(fun tokamak:cancel/1, Refs).
+
+calls_in_flight_end_with_shutdown_after_the_drain() ->
+    Ops = [{op(never), [0]}, {op(never_eagerly), [0]}, {sleep, [60000]}, {op(two_at_once), [0, 60000]}],
+    Refs = [tokamak:async(Op, Args) || {Op, Args} <- Ops ++ Ops],
+    Stream = tokamak:stream(op(silence), [0]),
+    Gather = spawn_monitor(fun() -> exit(tokamak:gather(Ops)) end),
+    Waits = spawn_monitor(fun() -> exit(tokamak:next(tokamak:stream(op(silence), [0]), infinity)) end),
+    until(fun() -> call_fixture:in_flight() >= 13 end),
+    {Elapsed, ok} = elapsed(fun() -> application:stop(tokamak) end),
+    ?assert(Elapsed < 500),
+    [?assertEqual({error, shutdown}, tokamak:await(Ref, 0)) || Ref <- Refs],
+    ?assertEqual({error, shutdown}, tokamak:next(Stream)),
+    ?assertEqual({error, closed}, tokamak:next(Stream)),
+    ?assertEqual({error, shutdown}, exit_reason(Gather)),
+    ?assertEqual({error, shutdown}, exit_reason(Waits)),
+    ok = application:start(tokamak).
+
+a_call_that_ends_during_the_drain_has_its_result() ->
+    Ref = tokamak:async(op(later_in_runtime), [1, 20000]),
+    ok = application:stop(tokamak),
+    ?assertEqual({ok, 1}, tokamak:await(Ref, 0)),
+    ok = application:start(tokamak).
+
+a_stopped_application_refuses_calls() ->
+    Refused = {error, shutdown},
+    {ok, _} = tokamak:call(op(later), [0, 0]),
+    ok = application:stop(tokamak),
+    [
+        begin
+            ?assertEqual(Refused, tokamak:call(Op, [1])),
+            ?assertEqual(Refused, tokamak:await(tokamak:async(Op, [1]))),
+            ?assertEqual(Refused, tokamak:cast(Op, [1])),
+            ?assertEqual(Refused, tokamak:gather([{Op, [1]}, {Op, [1]}]))
+        end
+     || Op <- [echo, sleep, op(yields)]
+    ],
+    ?assertEqual(Refused, tokamak:stream(count, [1, 0])),
+    ?assertEqual(Refused, tokamak:open(op(sums), [1])),
+    ?assertMatch(#{in_flight := 0, runtime := #{workers := 0}}, tokamak:stats()),
+    ok = application:start(tokamak).
+
+a_blocking_call_that_never_returns_does_not_hold_the_stop() ->
+    Ref = tokamak:async(op(block), [0, 2000]),
+    until(fun() -> live(0) >= 1 end),
+    {Elapsed, ok} = elapsed(fun() -> application:stop(tokamak) end),
+    ?assert(Elapsed < 1000),
+    ?assertEqual({error, shutdown}, tokamak:await(Ref, 0)),
+    ok = application:start(tokamak).
+
+no_engine_starts_while_the_application_stops() ->
+    ok = tokamak_engines:stop_runtimes(),
+    ?assertEqual({error, shutdown}, tokamak:call(op(later), [0, 0])),
+    ?assertEqual({error, shutdown}, tokamak:call(echo, [0])),
+    ok = application:stop(tokamak),
+    ok = application:start(tokamak),
+    ?assertEqual({ok, 0}, tokamak:call(op(later), [0, 0])).
+
+%% Every caller has exactly one end for each of its calls, whatever happens meanwhile.
+the_application_starts_again_and_again_under_load() ->
+    Callers = [spawn_monitor(fun() -> call_until_stopped(N) end) || N <- lists:seq(1, 20)],
+    [
+        begin
+            ok = application:stop(tokamak),
+            ok = application:start(tokamak)
+        end
+     || _ <- lists:seq(1, 10)
+    ],
+    [Pid ! stop || {Pid, _} <- Callers],
+    [?assertEqual({messages, []}, exit_reason(Caller)) || Caller <- Callers].
+
+call_until_stopped(N) ->
+    [check_end(tokamak:call(op(Name), [1, N * 10])) || Name <- [later, later_in_runtime]],
+    [check_end(tokamak:await(tokamak:async(op(Name), [1, N * 10]))) || Name <- [later, later_in_runtime]],
+    case tokamak:gather([{op(later_in_runtime), [1, N]} || _ <- [1, 2]]) of
+        {ok, [1, 1]} -> ok;
+        {error, shutdown} -> ok;
+        {error, {_, shutdown}} -> ok
+    end,
+    receive
+        stop -> exit(process_info(self(), messages))
+    after 0 -> call_until_stopped(N)
+    end.
+
+check_end({ok, 1}) -> ok;
+check_end({error, shutdown}) -> ok.
+
+exit_reason({Pid, Monitor}) ->
+    receive
+        {'DOWN', Monitor, process, Pid, Reason} -> Reason
+    after 10000 -> still_alive
+    end.

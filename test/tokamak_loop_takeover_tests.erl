@@ -1,0 +1,117 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc What happens to events whose consumer changes: watches that end, handlers that come and go.
+-module(tokamak_loop_takeover_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+takeover_test_() ->
+    {setup, fun() -> {ok, _} = application:ensure_all_started(tokamak) end,
+        [
+            {Title ++ " (" ++ atom_to_list(Backend) ++ ")", {timeout, 30, fun() -> Test(Backend) end}}
+         || Backend <- [native, select],
+            {Title, Test} <- [
+                {"events of ended watches do not hold up a poll", fun stale_events/1},
+                {"events of ended watches do not hold up a raw poll", fun stale_events_raw/1},
+                {"a handler is told what the handler before it left unread", fun next_handler/1},
+                {"a handler is told what a poller left unread", fun after_poller/1},
+                {"a poller is told what a handler left unread", fun after_handler/1}
+            ]
+        ]}.
+
+-define(STALE, 1500).
+
+stale_events(Backend) ->
+    {ok, Loop} = tokamak_loop:new(#{backend => Backend}),
+    make_stale(Loop),
+    ?assertEqual([], tokamak_loop:poll(Loop, 100)),
+    ok = tokamak_loop:post(Loop, 7, user, here),
+    ?assertEqual([{7, user, here}], tokamak_loop:poll(Loop, 5000)),
+    ok = tokamak_loop:destroy(Loop).
+
+stale_events_raw(Backend) ->
+    {ok, Loop} = tokamak_loop:open(#{backend => Backend}),
+    make_stale(Loop),
+    ok = tokamak_loop:post(Loop, 7, user, here),
+    ?assertEqual([{7, user, here}], tokamak_loop:poll(Loop, 5000)),
+    ok = tokamak_loop:destroy(Loop).
+
+%% Leaves more events of ended watches in the queue than one call takes.
+make_stale(Loop) ->
+    Pipes = [readable(Loop, N) || N <- lists:seq(1, ?STALE)],
+    wait_until(fun() ->
+        case tokamak_loop:info(Loop) of
+            #{backend := select, queued := Queued} -> Queued =:= ?STALE;
+            #{backend := native} -> true
+        end
+    end),
+    [
+        begin
+            ok = tokamak_loop:remove_reader(Loop, Read),
+            ok = tokamak_fd:close(Read),
+            ok = tokamak_fd:close(Write)
+        end
+     || {Read, Write} <- Pipes
+    ].
+
+readable(Loop, Id) ->
+    {ok, Read, Write} = tokamak_fd:pipe(),
+    ok = tokamak_loop:add_reader(Loop, Read, Id),
+    {ok, 1} = tokamak_fd:write(Write, "x"),
+    {Read, Write}.
+
+next_handler(Backend) ->
+    {ok, Loop} = tokamak_loop:new(#{backend => Backend}),
+    First = spawn(fun() -> receive stop -> ok end end),
+    Monitor = monitor(process, First),
+    _ = tokamak_loop:register(Loop, 5, First),
+    {Read, Write} = readable(Loop, 5),
+    wait_until(fun() -> process_info(First, message_queue_len) =:= {message_queue_len, 1} end),
+    exit(First, kill),
+    receive {'DOWN', Monitor, process, First, killed} -> ok end,
+    expect_event(tokamak_loop:register(Loop, 5, self())),
+    close(Loop, Read, Write).
+
+after_poller(Backend) ->
+    {ok, Loop} = tokamak_loop:new(#{backend => Backend}),
+    {Read, Write} = readable(Loop, 5),
+    ?assertEqual([{5, read, undefined}], tokamak_loop:poll(Loop, 5000)),
+    Ref = tokamak_loop:register(Loop, 5, self()),
+    expect_event(Ref),
+    ?assertEqual([], tokamak_loop:poll(Loop, 0)),
+    {ok, <<"x">>} = tokamak_fd:read(Read, 10),
+    {ok, 1} = tokamak_fd:write(Write, "y"),
+    expect_event(Ref),
+    close(Loop, Read, Write).
+
+after_handler(Backend) ->
+    {ok, Loop} = tokamak_loop:new(#{backend => Backend}),
+    Ref = tokamak_loop:register(Loop, 5, self()),
+    {Read, Write} = readable(Loop, 5),
+    expect_event(Ref),
+    ok = tokamak_loop:unregister(Loop, 5),
+    ?assertEqual([{5, read, undefined}], tokamak_loop:poll(Loop, 5000)),
+    close(Loop, Read, Write).
+
+expect_event(Ref) ->
+    receive
+        {tokamak, Ref, {event, 5, read, undefined}} -> ok
+    after 5000 -> ?assert(false)
+    end.
+
+close(Loop, Read, Write) ->
+    ok = tokamak_fd:close(Read),
+    ok = tokamak_fd:close(Write),
+    ok = tokamak_loop:destroy(Loop).
+
+wait_until(Condition) ->
+    wait_until(Condition, erlang:monotonic_time(millisecond) + 10000).
+
+wait_until(Condition, Deadline) ->
+    case Condition() of
+        true ->
+            ok;
+        false ->
+            ?assert(erlang:monotonic_time(millisecond) < Deadline),
+            receive after 5 -> ok end,
+            wait_until(Condition, Deadline)
+    end.
