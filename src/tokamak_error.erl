@@ -46,6 +46,7 @@
     | subprocess
     | credit
     | signal
+    | socket
     | term
     | {options, option_kinds()}.
 %% What an argument or the value of an option should be.
@@ -137,6 +138,7 @@ describe(loop_target) -> "not {Loop, CallbackId}";
 describe(subprocess) -> "not a subprocess";
 describe(credit) -> "neither once, false nor an integer from 1 to 2^31-1";
 describe(signal) -> "neither the name nor the number of a signal";
+describe(socket) -> "neither a socket of gen_tcp or gen_udp nor a port";
 describe(term) -> "a term";
 describe({options, _Kinds}) -> "not a map of options".
 
@@ -237,6 +239,8 @@ is(credit, Value) ->
     Value =:= once orelse Value =:= false orelse is(size, Value);
 is(signal, Value) ->
     tokamak_subprocess:is_signal(Value);
+is(socket, Value) ->
+    tokamak_adoption:kind(Value) =/= error;
 is(term, _Value) ->
     true;
 is({options, Kinds}, Value) ->

@@ -39,6 +39,7 @@
     loop_select_here/1,
     loop_selected/2,
     loop_post/4,
+    loop_deliver/5,
     loop_info/1,
     timer_start/3,
     timer_cancel/2
@@ -196,6 +197,10 @@ loop_selected(_Fd, _Direction) -> ?STUB.
 
 -spec loop_post(term(), term(), atom(), term()) -> ok | error() | badarg.
 loop_post(_Loop, _CallbackId, _Type, _Data) -> ?STUB.
+
+%% With a reference, `{tokamak, Reference, taken}' comes when the event is taken.
+-spec loop_deliver(term(), term(), atom(), term(), reference() | undefined) -> ok | error() | badarg.
+loop_deliver(_Loop, _CallbackId, _Type, _Data, _Reference) -> ?STUB.
 
 -spec loop_info(term()) -> map() | error() | badarg.
 loop_info(_Loop) -> ?STUB.

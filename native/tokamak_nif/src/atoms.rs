@@ -22,7 +22,7 @@ rustler::atoms! {
     writers, loops, owners, fds,
 
     active, credit, exit, exited, full, merge, null, os_pid, passive, pipe, running, spawner_died,
-    started, state, stderr, stdout, stdin, stopped, stream, subprocesses, written, signal, file, clear,
+    started, state, stderr, stdout, stdin, stopped, stream, subprocesses, taken, written, signal, file, clear,
     child_environment = "environment",
 }
 

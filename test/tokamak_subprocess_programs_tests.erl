@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% Real programs, as people use them. One that is not installed is skipped with a line that says so.
--module(subprocess_programs_tests).
+-module(tokamak_subprocess_programs_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 
@@ -18,13 +18,7 @@ programs_test_() ->
         ]}.
 
 with(Program, Title, Test) ->
-    case os:find_executable(Program) of
-        false ->
-            io:format(user, "skipped: ~s is not installed~n", [Program]),
-            [];
-        _ ->
-            {Title, {timeout, 60, Test}}
-    end.
+    tokamak_test:with_program(Program, tokamak_test:cases([{Title, Test}])).
 
 git() ->
     in_directory(fun(Dir) ->

@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% How children end: with their owner, the VM, the spawner, the application; and what refuses to.
--module(subprocess_ends_tests).
+-module(tokamak_subprocess_ends_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 

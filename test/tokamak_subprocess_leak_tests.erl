@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% What a child must not inherit, and what many children must not leave behind.
--module(subprocess_leak_tests).
+-module(tokamak_subprocess_leak_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 

@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% What tokamak_subprocess does for one child at a time.
--module(subprocess_tests).
+-module(tokamak_subprocess_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 

@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% 10,000 children of a fresh VM, from its first start on, while user code plays with SIGCHLD.
--module(subprocess_load_tests).
+-module(tokamak_subprocess_load_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 

@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% Back-pressure: children that write more than anybody takes, or read less than anybody writes.
--module(subprocess_flow_tests).
+-module(tokamak_subprocess_flow_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 
