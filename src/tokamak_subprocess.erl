@@ -406,7 +406,7 @@ close_stdin(P) ->
 recv(P) ->
     recv(P, ?TIMEOUT).
 
-%% @doc Takes what comes next, at most 64 KiB, waiting up to `Timeout' milliseconds; a time-out loses nothing.
+%% @doc Takes what comes next, at most 256 KiB, waiting up to `Timeout' milliseconds; a time-out loses nothing.
 %% `{exit, Status}' comes once, last. `active': there is credit for messages. `not_supported': it tells a loop.
 -spec recv(subprocess(), timeout()) ->
     {ok, {stdout | stderr, binary()}}
@@ -445,7 +445,7 @@ wait(P, Ref, Timeout) ->
 %%
 %% A number adds to the credit, `once' makes it 1, `false' (which is the default) takes it back: then no message
 %% comes any more, but some may be in the mailbox. Each message, the last one too, takes 1 of the credit; without
-%% credit {@link recv/2} works. A message holds 64 KiB at most; what there is no credit for stays in the pipe.
+%% credit {@link recv/2} works. A message holds 256 KiB at most; what there is no credit for stays in the pipe.
 -spec active(subprocess(), pos_integer() | once | false) -> ok | {error, closed | not_supported}.
 active(P, N) ->
     case credit(N) of

@@ -213,11 +213,10 @@ fn subprocess_active<'a>(env: Env<'a>, handle: Term<'a>, more: u64, once: bool) 
                 (credit, Ok(handle)) => Consumer::Active { handle, credit },
             },
         );
+        // What is there already needs no other thread.
+        subprocess.advance(&mut state, Sender::Process(env));
         drop(state);
         drop(replaced);
-        if credit > before {
-            subprocess.wake();
-        }
         atoms::ok().encode(env)
     })
 }

@@ -183,7 +183,7 @@ impl Subprocess {
         let mut state = self.lock();
         state.pid = None;
         state.outputs.exited(status);
-        self.advance(&mut state);
+        self.advance(&mut state, Sender::Thread);
     }
 
     /// It did not start, or nothing is known of it any more.
@@ -203,7 +203,7 @@ impl Subprocess {
         state.failure = Some(failure);
         state.outputs.close();
         self.close_input(&mut state, Sender::Thread);
-        self.advance(&mut state);
+        self.advance(&mut state, Sender::Thread);
     }
 
     async fn pump(self: Arc<Self>) {
@@ -212,7 +212,7 @@ impl Subprocess {
                 .lock()
                 .get_or_insert_with(|| cx.waker().clone())
                 .clone_from(cx.waker());
-            self.advance(&mut self.lock());
+            self.advance(&mut self.lock(), Sender::Thread);
             match self.is_over() {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
@@ -221,14 +221,14 @@ impl Subprocess {
         .await;
     }
 
-    /// Delivers while there is something, and demand for it. Not on a scheduler thread.
-    fn advance(&self, state: &mut State) {
+    /// Delivers while there is something, and demand for it.
+    pub fn advance(&self, state: &mut State, sender: Sender) {
         for _ in 0..BATCH {
             if self.is_over() || !state.consumer.wants() {
                 return;
             }
             match self.poll_item(state) {
-                Poll::Ready(item) => self.deliver(state, item),
+                Poll::Ready(item) => self.deliver(state, item, sender),
                 Poll::Pending => return,
             }
         }
@@ -251,8 +251,8 @@ impl Subprocess {
         Poll::Ready(item)
     }
 
-    fn deliver(&self, state: &mut State, item: Item) {
-        if !state.consumer.deliver(self, item) {
+    fn deliver(&self, state: &mut State, item: Item, sender: Sender) {
+        if !state.consumer.deliver(self, item, sender) {
             self.abandon_locked(state);
         }
     }
@@ -454,7 +454,7 @@ impl Possession for Subprocess {
         if !self.is_over() && state.has_exited() {
             state.failure = Some(Failure::Shutdown);
             state.outputs.close();
-            self.advance(&mut state);
+            self.advance(&mut state, Sender::Thread);
         }
     }
 }

@@ -44,15 +44,15 @@ impl Consumer {
     }
 
     /// Delivers an item. `false`: its loop is closed.
-    pub fn deliver(&mut self, subprocess: &Subprocess, item: Item) -> bool {
+    pub fn deliver(&mut self, subprocess: &Subprocess, item: Item, sender: Sender) -> bool {
         match self {
             Self::Passive(waiter) => {
                 if let Some(waiter) = waiter.take() {
-                    waiter.send(Sender::Thread, |env| item.encode_result(env));
+                    waiter.send(sender, |env| item.encode_result(env));
                 }
             }
             Self::Active { handle, credit } => {
-                Sender::Thread.send(&subprocess.owner, |env| {
+                sender.send(&subprocess.owner, |env| {
                     let handle = handle.encode(env);
                     (atoms::tokamak(), handle, item.encode_message(env)).encode(env)
                 });
@@ -67,7 +67,7 @@ impl Consumer {
                 pending,
             } => {
                 let permit = Permit::new(subprocess, pending);
-                return push(event_loop, *callback_id, item, permit);
+                return push(event_loop, *callback_id, item, permit, sender);
             }
         }
         true
@@ -75,7 +75,13 @@ impl Consumer {
 }
 
 /// The bound is the window, not that of the queue.
-fn push(event_loop: &Weak<EventLoop>, callback_id: u64, item: Item, permit: Permit) -> bool {
+fn push(
+    event_loop: &Weak<EventLoop>,
+    callback_id: u64,
+    item: Item,
+    permit: Permit,
+    sender: Sender,
+) -> bool {
     let Some(event_loop) = event_loop.upgrade() else {
         return false;
     };
@@ -86,7 +92,7 @@ fn push(event_loop: &Weak<EventLoop>, callback_id: u64, item: Item, permit: Perm
     };
     match event_loop.queue.push_admitted(event) {
         Ok(wake) => {
-            event_loop.after_push(Sender::Thread, wake);
+            event_loop.after_push(sender, wake);
             true
         }
         Err(_) => false,

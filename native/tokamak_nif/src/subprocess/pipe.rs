@@ -12,7 +12,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 
 /// The most bytes of one message. So a credit of N messages is one of N times as many bytes.
-pub const MAX_CHUNK: usize = 64 * 1024;
+pub const MAX_CHUNK: usize = 256 * 1024;
+/// A child that moves as much at once gets a larger pipe.
+const LARGE_TRANSFER: usize = 64 * 1024;
 /// What a pipe is made to hold once its child has shown that it writes or reads a lot.
 const LARGE_PIPE: usize = 1024 * 1024;
 
@@ -55,7 +57,10 @@ impl Pipe {
         runtime: &Handle,
     ) -> Poll<Result<Option<OwnedBinary>, Errno>> {
         let chunk = ready!(self.poll_transfer(cx, runtime, |file| read_chunk(file)))?;
-        if chunk.as_ref().is_some_and(|chunk| chunk.len() == MAX_CHUNK) {
+        if chunk
+            .as_ref()
+            .is_some_and(|chunk| chunk.len() >= LARGE_TRANSFER)
+        {
             self.grow();
         }
         Poll::Ready(Ok(chunk))
@@ -69,7 +74,7 @@ impl Pipe {
         buffers: &[IoSlice],
     ) -> Poll<Result<usize, Errno>> {
         let total: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        if total >= MAX_CHUNK {
+        if total >= LARGE_TRANSFER {
             self.grow();
         }
         self.poll_transfer(cx, runtime, |file| rustix::io::writev(file, buffers))
