@@ -17,7 +17,8 @@
 -type bench() :: fun(() -> [bench_report:row()]).
 
 -define(BENCHES, [
-    "events", "timers", "fds", "ids", "latency", "calls", "streams", "pool", "progress"
+    "events", "timers", "fds", "ids", "latency", "calls", "streams",
+    "pool", "progress", "subprocess"
 ]).
 
 -spec main() -> ok.

@@ -22,6 +22,9 @@ rustler::atoms! {
     writers, loops, owners, fds,
 
     directory, done, evicted, file, link, other, held_back, keys, percent, progress, running, shown, status, subscribers, total,
+
+    active, credit, exit, exited, full, merge, null, os_pid, passive, pipe, spawner_died, started, state, stderr, stdout, stdin, stopped, stream, subprocesses, taken, written, signal, clear,
+    child_environment = "environment",
 }
 
 /// The atom of an event type.

@@ -18,6 +18,8 @@ mod payload;
 mod progress;
 mod select;
 mod submissions;
+#[cfg(target_os = "linux")]
+mod subprocess;
 mod table;
 mod transfer;
 mod watch;

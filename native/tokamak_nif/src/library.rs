@@ -143,6 +143,16 @@ fn stop<'a>(env: Env<'a>) -> Term<'a> {
     atoms::ok().encode(env)
 }
 
+#[cfg(target_os = "linux")]
+fn subprocesses() -> usize {
+    crate::subprocess::count()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn subprocesses() -> usize {
+    0
+}
+
 /// Counts what the library holds.
 #[rustler::nif]
 fn counts<'a>(env: Env<'a>) -> Term<'a> {
@@ -150,5 +160,6 @@ fn counts<'a>(env: Env<'a>) -> Term<'a> {
         atoms::loops() => crate::event_loop::count(),
         atoms::fds() => crate::fd::count(),
         atoms::owners() => owners::count(),
+        atoms::subprocesses() => subprocesses(),
     })
 }
