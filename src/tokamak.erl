@@ -20,7 +20,7 @@
 -export([gather/1, gather/2]).
 -export([stream/2, stream/3, open/2, open/3, next/1, next/2, push/2, push/3, fold/3, close/1]).
 -export([operations/0, stats/0]).
--export([is_call/1, is_stream/1]).
+-export([is_call/1, is_stream/1, take/1]).
 
 -include("tokamak_error.hrl").
 
@@ -28,12 +28,13 @@
 
 -type op() :: atom() | {Engine :: module(), Name :: atom()}.
 -type result() :: {ok, term()} | {error, term()}.
--opaque stream() :: {tokamak_stream, module(), reference()}.
+-opaque stream() :: {tokamak_stream, module(), reference()} | tokamak_remote:stream().
 
 -define(CALL_TIMEOUT, 5000).
--define(CALL_OPTIONS, #{timeout => timeout}).
+-define(CALL_OPTIONS, #{timeout => timeout, node => node}).
+-define(ASYNC_OPTIONS, #{node => node}).
 -define(GATHER_OPTIONS, #{timeout => timeout, max_concurrency => concurrency, mode => mode}).
--define(STREAM_OPTIONS, #{window => size}).
+-define(STREAM_OPTIONS, #{window => size, node => node}).
 -define(OPEN_OPTIONS, #{window => size, inbox => size}).
 -define(NO_BOUND, 16#7FFFFFFF).
 
@@ -52,15 +53,25 @@ call(Op, Args) ->
 %% @doc Calls an operation and waits for its end, up to the option `timeout' (milliseconds, 5000). A call that
 %% times out is cancelled.
 %%
-%% An eager operation that is ready at once costs no message and no process switch.
--spec call(op(), [term()], #{timeout => timeout()}) -> result().
+%% An eager operation that is ready at once costs no message and no process switch. With the option `node',
+%% the call runs on that connected node, or for `any' on one that has the engine, this one first; there, wrong
+%% arguments are `{error, {badarg, Text}}', and a node that is lost is `{error, nodedown}'.
+-spec call(op(), [term()], #{timeout => timeout(), node => node() | any}) -> result().
 call(Op, Args, Options) ->
     case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?CALL_OPTIONS)} of
         {{Engine, Name}, ok} ->
-            call_engine(Engine, Name, Args, maps:get(timeout, Options, ?CALL_TIMEOUT));
+            Timeout = maps:get(timeout, Options, ?CALL_TIMEOUT),
+            case node_for(Engine, Options) of
+                Node when Node =:= node() -> call_engine(Engine, Name, Args, Timeout);
+                {error, _} = Error -> Error;
+                Node -> tokamak_remote:call(Node, Op, Args, Timeout)
+            end;
         _ ->
             ?BADARG([Op, Args, Options], [operation, arguments, {options, ?CALL_OPTIONS}])
     end.
+
+node_for(Engine, #{node := Node}) -> tokamak_remote:node_for(Node, Engine);
+node_for(_Engine, _Options) -> node().
 
 call_engine(Engine, Name, Args, Timeout) ->
     case tokamak_call:ensure(Engine, Name) of
@@ -127,29 +138,47 @@ async(Op, Args) ->
     async(Op, Args, #{}).
 
 %% @doc Starts an operation. Its end comes as `{tokamak, Ref, {ok, Result}}' or `{tokamak, Ref, {error, Reason}}':
-%% also when it is refused or unknown. Dropping the reference cancels nothing.
--spec async(op(), [term()], #{}) -> reference().
+%% also when it is refused or unknown. Dropping the reference cancels nothing. The option `node' is that of
+%% {@link call/3}.
+-spec async(op(), [term()], #{node => node() | any}) -> reference().
 async(Op, Args, Options) ->
-    case {tokamak_call:resolve(Op), tokamak_error:options(Options, #{})} of
+    case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?ASYNC_OPTIONS)} of
         {{Engine, Name}, ok} ->
-            Start = fun() -> Engine:op_async(Name, Args) end,
-            case tokamak_call:in_engine(Engine, Name, Start) of
-                Ref when is_reference(Ref) -> Ref;
-                {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
-                {error, _} = Error -> ended(Error)
+            case node_for(Engine, Options) of
+                Node when Node =:= node() -> async_engine(Engine, Name, Args);
+                {error, _} = Error -> ended(Error);
+                Node -> async_remote(Node, Op, Args)
             end;
         _ ->
-            ?BADARG([Op, Args, Options], [operation, arguments, {options, #{}}])
+            Kinds = [operation, arguments, {options, ?ASYNC_OPTIONS}],
+            ?BADARG([Op, Args, Options], Kinds)
     end.
+
+async_engine(Engine, Name, Args) ->
+    Start = fun() -> Engine:op_async(Name, Args) end,
+    case tokamak_call:in_engine(Engine, Name, Start) of
+        Ref when is_reference(Ref) -> Ref;
+        {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
+        {error, _} = Error -> ended(Error)
+    end.
+
+async_remote(Node, Op, Args) ->
+    Ref = silent(),
+    ok = tokamak_remote:async(Ref, Node, Op, Args),
+    Ref.
 
 %% The reference of a call whose engine is not there: its end is in the mailbox.
 ended(End) ->
-    Ref = tokamak_nif:op_async('', []),
-    receive
-        {tokamak, Ref, _} -> ok
-    end,
+    Ref = silent(),
     self() ! {tokamak, Ref, End},
     Ref.
+
+%% A reference of a native call that has ended, without its message.
+silent() ->
+    Ref = tokamak_nif:op_async('', []),
+    receive
+        {tokamak, Ref, _} -> Ref
+    end.
 
 %% @equiv await(Ref, 5000)
 -spec await(reference()) -> result().
@@ -163,13 +192,12 @@ await(Ref, Timeout) when
     Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
 ->
     case state(Ref) of
-        {Engine, State} when State =:= running; State =:= sending ->
+        {Engine, running} ->
             wait(Engine, Ref, Ref, Timeout);
+        {Engine, sending} ->
+            take_sending(Engine, Ref);
         {_Engine, sent} ->
-            receive
-                {tokamak, Ref, End} -> End
-            after 0 -> {error, closed}
-            end;
+            await_sent(Ref, Timeout);
         {_Engine, cancelled} ->
             {error, closed};
         not_owner ->
@@ -179,6 +207,34 @@ await(Ref, Timeout) when
     end;
 await(Ref, Timeout) ->
     ?BADARG([Ref, Timeout], [call, timeout]).
+
+%% The end that is being sent comes, unless the caller took it itself before the native side knew it sent.
+take_sending(Engine, Ref) ->
+    receive
+        {tokamak, Ref, End} -> End
+    after 1 ->
+        case Engine:op_state(Ref) of
+            sending ->
+                take_sending(Engine, Ref);
+            _Sent ->
+                receive
+                    {tokamak, Ref, End} -> End
+                after 0 -> {error, closed}
+                end
+        end
+    end.
+
+%% A call that needs no native part any more: its end was sent, or it runs on another node.
+await_sent(Ref, Timeout) ->
+    case tokamak_remote:helper_of(Ref) of
+        {ok, Helper} ->
+            tokamak_remote:await(Helper, Ref, Timeout);
+        none ->
+            receive
+                {tokamak, Ref, End} -> End
+            after 0 -> {error, closed}
+            end
+    end.
 
 %% The engine of a call and where it stands.
 state(Ref) when is_reference(Ref) ->
@@ -274,10 +330,18 @@ cancel(Engine, Ref) ->
         cancelled ->
             ok;
         sending ->
-            receive
-                {tokamak, Ref, _} -> ok
-            end;
+            _ = take_sending(Engine, Ref),
+            ok;
         sent ->
+            cancel_sent(Ref)
+    end.
+
+cancel_sent(Ref) ->
+    case tokamak_remote:helper_of(Ref) of
+        {ok, Helper} ->
+            _ = tokamak_remote:stop(Helper, Ref),
+            ok;
+        none ->
             receive
                 {tokamak, Ref, _} -> ok
             after 0 -> ok
@@ -331,12 +395,23 @@ stream(Op, Args) ->
     stream(Op, Args, #{}).
 
 %% @doc Opens a stream. Its producer runs ahead of its consumer by `window' items (16) and then waits. An
-%% error can be passed on to {@link next/2} and {@link fold/3}, which return it.
--spec stream(op(), [term()], #{window => pos_integer()}) -> stream() | {error, term()}.
+%% error can be passed on to {@link next/2} and {@link fold/3}, which return it. The option `node' is that of
+%% {@link call/3}.
+-spec stream(op(), [term()], #{window => pos_integer(), node => node() | any}) ->
+    stream() | {error, term()}.
 stream(Op, Args, Options) ->
     case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?STREAM_OPTIONS)} of
-        {{Engine, Name}, ok} -> open_native(stream, Engine, Name, Args, Options);
-        _ -> ?BADARG([Op, Args, Options], [operation, arguments, {options, ?STREAM_OPTIONS}])
+        {{Engine, Name}, ok} ->
+            case node_for(Engine, Options) of
+                Node when Node =:= node() ->
+                    open_native(stream, Engine, Name, Args, Options);
+                {error, _} = Error ->
+                    Error;
+                Node ->
+                    tokamak_remote:stream(Node, Op, Args, maps:get(window, Options, 16))
+            end;
+        _ ->
+            ?BADARG([Op, Args, Options], [operation, arguments, {options, ?STREAM_OPTIONS}])
     end.
 
 %% @equiv open(Op, Args, #{})
@@ -369,8 +444,8 @@ open_native(Kind, Engine, Name, Args, Options) ->
 is_stream({tokamak_stream, Engine, Handle}) when is_atom(Engine) ->
     lists:member(Engine, tokamak_engines:known()) andalso
         Engine:op_stop_waiting(Handle, next) =/= badarg;
-is_stream(_) ->
-    false.
+is_stream(Stream) ->
+    tokamak_remote:is_stream(Stream).
 
 %% @equiv next(Stream, 5000)
 -spec next(stream() | {error, Reason}) -> {ok, term()} | done | {error, timeout | closed | Reason | term()}.
@@ -395,7 +470,24 @@ next({tokamak_stream, Engine, Handle} = Stream, Timeout) when
 next({error, _} = Error, _Timeout) ->
     Error;
 next(Stream, Timeout) ->
-    ?BADARG([Stream, Timeout], [stream, timeout]).
+    case is_remote(Stream, Timeout) of
+        true ->
+            case tokamak_remote:next(Stream, Timeout) of
+                not_owner -> ?NOT_OWNER([Stream, Timeout]);
+                Result -> Result
+            end;
+        false ->
+            ?BADARG([Stream, Timeout], [stream, timeout])
+    end.
+
+is_remote(Stream, Timeout) ->
+    tokamak_remote:is_stream(Stream) andalso
+        tokamak_error:options(#{timeout => Timeout}, #{timeout => timeout}) =:= ok.
+
+%% @private The next item if it is there: `waiting' otherwise.
+-spec take(stream()) -> {ok, term()} | waiting | done | {error, term()}.
+take({tokamak_stream, Engine, Handle}) ->
+    Engine:op_next(Handle, undefined).
 
 wait_next(Engine, Handle, Ref, Deadline) ->
     receive
@@ -511,7 +603,15 @@ close({tokamak_stream, Engine, Handle} = Stream) when is_atom(Engine) ->
         badarg -> ?BADARG([Stream], [stream])
     end;
 close(Stream) ->
-    ?BADARG([Stream], [stream]).
+    case tokamak_remote:is_stream(Stream) of
+        true ->
+            case tokamak_remote:close(Stream) of
+                not_owner -> ?NOT_OWNER([Stream]);
+                ok -> ok
+            end;
+        false ->
+            ?BADARG([Stream], [stream])
+    end.
 
 %% @doc Lists the operations of the built-in engine and of the engines that were called since the start.
 -spec operations() -> [#{engine := module(), name := atom(), arity := arity(), kind := atom()}].

@@ -32,4 +32,5 @@ prep_stop(State) ->
 -spec stop(term()) -> ok.
 stop(_State) ->
     ok = tokamak_subprocess:shut_down(),
-    tokamak_nif:stop().
+    ok = tokamak_nif:stop(),
+    tokamak_reaper:reap().

@@ -72,7 +72,16 @@ init([]) ->
 started(Engine) ->
     persistent_term:put(?MODULE, with(Engine, all())),
     persistent_term:put(?KNOWN, with(Engine, known())),
+    announce(Engine),
     open.
+
+%% Other nodes find the engine by this.
+announce(Engine) ->
+    Group = {engine, Engine},
+    case lists:member(self(), pg:get_local_members(tokamak, Group)) of
+        true -> ok;
+        false -> pg:join(tokamak, Group, self())
+    end.
 
 with(Engine, Engines) ->
     Engines ++ ([Engine] -- Engines).

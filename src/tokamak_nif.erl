@@ -20,7 +20,7 @@
     fd_read_and_reselect/2,
     fd_reselect/2,
     fd_close/1,
-    fd_reap/1,
+    fd_reap/0,
     fd_controlling_process/2
 ]).
 -export([
@@ -145,8 +145,8 @@ fd_reselect(_Fd, _Direction) -> ?STUB.
 -spec fd_close(term()) -> ok | error() | not_owner | badarg.
 fd_close(_Fd) -> ?STUB.
 
--spec fd_reap(term()) -> ok | error() | badarg.
-fd_reap(_Fd) -> ?STUB.
+-spec fd_reap() -> more | ok.
+fd_reap() -> ?STUB.
 
 -spec fd_controlling_process(term(), pid()) -> ok | error() | not_owner | badarg.
 fd_controlling_process(_Fd, _Pid) -> ?STUB.

@@ -5,17 +5,27 @@
 -module(tokamak_reaper).
 -behaviour(gen_server).
 
--export([start_link/0]).
+-export([start_link/0, reap/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -spec start_link() -> gen_server:start_ret().
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
+%% @doc Closes what dead processes left selected.
+-spec reap() -> ok.
+reap() ->
+    case tokamak_nif:fd_reap() of
+        more -> reap();
+        ok -> ok
+    end.
+
 %% @private
 init([]) ->
     case tokamak_nif:start() of
-        ok -> {ok, #{}};
+        ok ->
+            ok = reap(),
+            {ok, #{}};
         {error, Reason} -> {stop, Reason}
     end.
 
@@ -28,8 +38,8 @@ handle_cast(_Request, State) ->
     {noreply, State}.
 
 %% @private
-handle_info({select, Fd}, State) ->
-    _ = tokamak_nif:fd_reap(Fd),
+handle_info(reap, State) ->
+    ok = reap(),
     {noreply, State};
 handle_info(_Message, State) ->
     {noreply, State}.

@@ -14,9 +14,11 @@ start_link() ->
 %% @private
 init([]) ->
     ok = tokamak_router:create_table(),
+    ok = tokamak_remote:create_table(),
     Flags = #{strategy => one_for_one, intensity => 10, period => 10},
     Children = [
         #{id => reaper, start => {tokamak_reaper, start_link, []}},
+        #{id => pg, start => {pg, start_link, [tokamak]}},
         #{id => engines, start => {tokamak_engines, start_link, []}},
         #{id => loops, start => {tokamak_loop_sup, start_link, []}, type => supervisor},
         #{id => router, start => {tokamak_router, start_link, []}}

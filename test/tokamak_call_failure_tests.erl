@@ -2,7 +2,7 @@
 -module(tokamak_call_failure_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--import(call_fixture, [op/1, key/0, live/1, until/1, elapsed/1]).
+-import(call_fixture, [op/1, key/0, live/1, until/1, elapsed/1, started/1, result/1]).
 
 failure_test_() ->
     call_fixture:tests([
@@ -126,16 +126,18 @@ calls_in_flight_end_with_shutdown_after_the_drain() ->
     Ops = [{op(never), [0]}, {op(never_eagerly), [0]}, {sleep, [60000]}, {op(two_at_once), [0, 60000]}],
     Refs = [tokamak:async(Op, Args) || {Op, Args} <- Ops ++ Ops],
     Stream = tokamak:stream(op(silence), [0]),
-    Gather = spawn_monitor(fun() -> exit(tokamak:gather(Ops)) end),
-    Waits = spawn_monitor(fun() -> exit(tokamak:next(tokamak:stream(op(silence), [0]), infinity)) end),
-    until(fun() -> call_fixture:in_flight() >= 13 end),
+    Gather = started(fun() -> tokamak:gather([{op(never), [0]}, {op(never), [0]}]) end),
+    Mixed = started(fun() -> tokamak:gather([{op(never), [0]}, {sleep, [60000]}]) end),
+    Waits = started(fun() -> tokamak:next(tokamak:stream(op(silence), [0]), infinity) end),
+    until(fun() -> call_fixture:in_flight() >= 14 end),
     {Elapsed, ok} = elapsed(fun() -> application:stop(tokamak) end),
     ?assert(Elapsed < 500),
     [?assertEqual({error, shutdown}, tokamak:await(Ref, 0)) || Ref <- Refs],
     ?assertEqual({error, shutdown}, tokamak:next(Stream)),
     ?assertEqual({error, closed}, tokamak:next(Stream)),
-    ?assertEqual({error, shutdown}, exit_reason(Gather)),
-    ?assertEqual({error, shutdown}, exit_reason(Waits)),
+    ?assertEqual({error, shutdown}, result(Gather)),
+    ?assertMatch({error, {_, shutdown}}, result(Mixed)),
+    ?assertEqual({error, shutdown}, result(Waits)),
     ok = application:start(tokamak).
 
 a_call_that_ends_during_the_drain_has_its_result() ->
@@ -180,7 +182,7 @@ no_engine_starts_while_the_application_stops() ->
 
 %% Every caller has exactly one end for each of its calls, whatever happens meanwhile.
 the_application_starts_again_and_again_under_load() ->
-    Callers = [spawn_monitor(fun() -> call_until_stopped(N) end) || N <- lists:seq(1, 20)],
+    Callers = [started(fun() -> call_until_stopped(N) end) || N <- lists:seq(1, 20)],
     [
         begin
             ok = application:stop(tokamak),
@@ -188,8 +190,8 @@ the_application_starts_again_and_again_under_load() ->
         end
      || _ <- lists:seq(1, 10)
     ],
-    [Pid ! stop || {Pid, _} <- Callers],
-    [?assertEqual({messages, []}, exit_reason(Caller)) || Caller <- Callers].
+    [Caller ! stop || Caller <- Callers],
+    [?assertEqual({messages, []}, result(Caller)) || Caller <- Callers].
 
 call_until_stopped(N) ->
     [check_end(tokamak:call(op(Name), [1, N * 10])) || Name <- [later, later_in_runtime]],
@@ -200,15 +202,9 @@ call_until_stopped(N) ->
         {error, {_, shutdown}} -> ok
     end,
     receive
-        stop -> exit(process_info(self(), messages))
+        stop -> process_info(self(), messages)
     after 0 -> call_until_stopped(N)
     end.
 
 check_end({ok, 1}) -> ok;
 check_end({error, shutdown}) -> ok.
-
-exit_reason({Pid, Monitor}) ->
-    receive
-        {'DOWN', Monitor, process, Pid, Reason} -> Reason
-    after 10000 -> still_alive
-    end.

@@ -2,7 +2,7 @@
 -module(tokamak_gather_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--import(call_fixture, [op/1, key/0, counted/1, live/1, until/1, elapsed/1, explanation/1]).
+-import(call_fixture, [op/1, key/0, counted/1, live/1, until/1, elapsed/1, explanation/1, started/1, result/1]).
 
 gather_test_() ->
     call_fixture:tests([
@@ -147,11 +147,6 @@ a_gather_of_mixed_engines_waits_for_places_too() ->
 
 two_gathers_share_the_places() ->
     Calls = [{op(later_in_runtime), [N, 500]} || N <- lists:seq(1, 100)],
-    Others = [spawn_monitor(fun() -> exit(tokamak:gather(Calls)) end) || _ <- [1, 2, 3]],
+    Others = [started(fun() -> tokamak:gather(Calls) end) || _ <- [1, 2, 3]],
     ?assertEqual({ok, lists:seq(1, 100)}, tokamak:gather(Calls)),
-    [
-        receive
-            {'DOWN', Monitor, process, _, Reason} -> ?assertEqual({ok, lists:seq(1, 100)}, Reason)
-        end
-     || {_, Monitor} <- Others
-    ].
+    [?assertEqual({ok, lists:seq(1, 100)}, result(Other)) || Other <- Others].

@@ -15,7 +15,6 @@ use crate::submit;
 use crate::table::Table;
 use crate::task::{ReplyTo, Task};
 use parking_lot::Mutex;
-use rustler::types::ListIterator;
 use rustler::{Atom, Encoder, Env, Resource, ResourceArc, Term};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -59,13 +58,14 @@ pub(crate) fn decode_args<'a, 'b>(
         index: 0,
         expected: "a list of as many arguments as the operation takes",
     };
-    let iterator: ListIterator = list.decode().map_err(|_| wrong())?;
-    let mut count = 0;
-    for term in iterator {
-        *buffer.get_mut(count).ok_or_else(wrong)? = term;
+    // Cell by cell: an iterator panics at the end of an improper list.
+    let (mut rest, mut count) = (list, 0);
+    while let Ok((head, tail)) = rest.list_get_cell() {
+        *buffer.get_mut(count).ok_or_else(wrong)? = head;
         count += 1;
+        rest = tail;
     }
-    match count == arity {
+    match count == arity && rest.is_empty_list() {
         true => Ok(&buffer[..count]),
         false => Err(wrong()),
     }

@@ -7,7 +7,7 @@ use tokamak_core::event::EventType;
 
 rustler::atoms! {
     again, badarg, busy, closed, empty, eof, error, event, false_ = "false", more, native, no_process,
-    not_pollable, not_owner, not_supported, not_watched, ok, overloaded, read, ready, select, shutdown,
+    not_pollable, not_owner, not_supported, not_watched, ok, overloaded, read, ready, reap, select, shutdown,
     tokamak, undefined, waiting, write, true_ = "true",
 
     timer, call_result, call_error, async_result, async_error, subprocess_exit, subprocess_stdout,

@@ -112,7 +112,8 @@ impl Fd {
         Some(file)
     }
 
-    fn close(&self, env: Env) -> bool {
+    /// Closes it; `false` when it was closed before.
+    pub fn close(&self, env: Env) -> bool {
         let Some(file) = self.take() else {
             return false;
         };
@@ -136,7 +137,7 @@ impl Possession for Fd {
             drop(self.take());
         } else if let Some(fd) = self.this.upgrade() {
             // Deselecting is for scheduler threads.
-            crate::library::reap(&fd);
+            crate::library::reap(fd);
         }
     }
 }
@@ -504,15 +505,6 @@ fn fd_close<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
         } else {
             closed(env)
         }
-    })
-}
-
-/// Closes a descriptor whose owner died; for the reaper process.
-#[rustler::nif]
-fn fd_reap<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
-    with_file(handle, |fd, _file| {
-        fd.close(env);
-        atoms::ok().encode(env)
     })
 }
 

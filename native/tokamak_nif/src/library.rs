@@ -4,7 +4,6 @@
 use crate::atoms;
 use crate::event_loop::EventLoop;
 use crate::fd::Fd;
-use crate::select;
 use parking_lot::{Mutex, RwLock};
 use rustler::{Encoder, Env, LocalPid, Term};
 use std::collections::HashMap;
@@ -67,15 +66,39 @@ impl Services {
     }
 }
 
+/// Selected descriptors of dead owners. Not in a mailbox: none is lost while the application stops, and
+/// those of processes that die while it is stopped wait for its next start.
+static ORPHANS: Mutex<Vec<Arc<Fd>>> = Mutex::new(Vec::new());
+
+/// How many descriptors one call closes.
+const REAPED_AT_ONCE: usize = 100;
+
 /// Has a selected descriptor closed on a scheduler thread. Called on the janitor's thread.
-pub fn reap(fd: &Fd) {
-    if let Some(services) = services() {
+pub fn reap(fd: Arc<Fd>) {
+    let is_first = {
+        let mut orphans = ORPHANS.lock();
+        orphans.push(fd);
+        orphans.len() == 1
+    };
+    if is_first && let Some(services) = services() {
         let reaper = *services.reaper.lock();
-        Sender::Thread.send(&reaper, |env| match select::selected_handle(env, fd) {
-            Some(handle) => (atoms::select(), handle).encode(env),
-            None => atoms::closed().encode(env),
-        });
+        Sender::Thread.send(&reaper, |env| atoms::reap().encode(env));
     }
+}
+
+/// Closes some descriptors of dead owners; `more` when there are others. For the reaper process.
+#[rustler::nif]
+fn fd_reap<'a>(env: Env<'a>) -> Term<'a> {
+    let (some, is_more) = {
+        let mut orphans = ORPHANS.lock();
+        let rest = orphans.len().saturating_sub(REAPED_AT_ONCE);
+        (orphans.split_off(rest), rest > 0)
+    };
+    for fd in some {
+        fd.close(env);
+    }
+    let answer = if is_more { atoms::more() } else { atoms::ok() };
+    answer.encode(env)
 }
 
 /// Starts the services for the application. Its reaper calls this, also when it is started anew.

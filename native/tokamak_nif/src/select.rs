@@ -214,15 +214,6 @@ pub fn make_handle<'a>(env: Env<'a>, fd: Arc<Fd>) -> Term<'a> {
     }
 }
 
-/// The handle of a descriptor that is selected; `None` when it is not any more.
-pub fn selected_handle<'a>(env: Env<'a>, fd: &Fd) -> Option<Term<'a>> {
-    let state = fd.selection.state.lock();
-    // SAFETY: the VM holds the object while it is selected, which it is while we hold the lock.
-    state
-        .selected
-        .then(|| unsafe { Term::new(env, enif_make_resource(env.as_c_arg(), state.object)) })
-}
-
 /// The descriptor that a handle stands for.
 pub fn decode_handle(term: Term) -> Option<Arc<Fd>> {
     let mut object = MaybeUninit::<*const c_void>::uninit();

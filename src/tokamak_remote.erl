@@ -1,0 +1,309 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Calls and streams on other nodes, for {@link tokamak}.
+%%
+%% Each has a proxy process on the serving node, which makes the native call there, watches its caller, and
+%% sends the end to an alias of the caller's. Node and proxy are watched from here: a node that goes away is
+%% `{error, nodedown}' at once; a caller that goes away takes its proxy, and so its native call, with it.
+%% @private
+-module(tokamak_remote).
+
+-export([node_for/2]).
+-export([create_table/0, call/4, async/4, helper_of/1, await/3, stop/2]).
+-export([stream/4, is_stream/1, next/2, close/1]).
+-export([serve_call/4, serve_stream/5]).
+
+-export_type([stream/0]).
+-type stream() :: {tokamak_remote_stream, pid(), reference(), pid()}.
+
+-define(TABLE, ?MODULE).
+
+%% @doc The node that serves an operation: this one, when it is meant or preferred.
+-spec node_for(node() | any, module()) -> node() | {error, nodedown}.
+node_for(any, Engine) ->
+    case tokamak_call:ensure(Engine, any) of
+        ok -> node();
+        {error, _} -> any_other(pg:get_members(tokamak, {engine, Engine}))
+    end;
+node_for(Node, _Engine) ->
+    Node.
+
+any_other([]) ->
+    {error, nodedown};
+any_other(Members) ->
+    node(lists:nth(rand:uniform(length(Members)), Members)).
+
+%% @doc Calls an operation on a node.
+-spec call(node(), tokamak:op(), [term()], timeout()) -> tokamak:result().
+call(Node, Op, Args, Timeout) ->
+    Alias = alias([reply]),
+    {Proxy, Monitor} = proxy(Node, serve_call, [self(), Alias, Op, Args]),
+    receive
+        {tokamak, Alias, End} ->
+            demonitor(Monitor, [flush]),
+            End;
+        {'DOWN', Monitor, process, Proxy, Reason} ->
+            lost(Alias, Reason)
+    after Timeout ->
+        exit(Proxy, kill),
+        demonitor(Monitor, [flush]),
+        last_word(Alias, {error, timeout})
+    end.
+
+proxy(Node, Function, Args) ->
+    spawn_opt(Node, ?MODULE, Function, Args, [monitor]).
+
+%% The proxy is gone: its end may have been faster.
+lost(Alias, Reason) ->
+    End =
+        case Reason of
+            noconnection -> {error, nodedown};
+            {undef, _} -> {error, {no_tokamak, Reason}};
+            _ -> {error, {proxy, Reason}}
+        end,
+    last_word(Alias, End).
+
+last_word(Alias, Otherwise) ->
+    _ = unalias(Alias),
+    receive
+        {tokamak, Alias, End} -> End
+    after 0 -> Otherwise
+    end.
+
+%% @private The proxy of a call.
+-spec serve_call(pid(), reference(), tokamak:op(), [term()]) -> ok.
+serve_call(Caller, Alias, Op, Args) ->
+    end_with(Caller),
+    case attempt(fun() -> tokamak:async(Op, Args) end) of
+        {ok, Ref} ->
+            receive
+                {tokamak, Ref, End} -> answer(Alias, End)
+            end;
+        {error, _} = Error ->
+            answer(Alias, Error)
+    end.
+
+answer(Alias, Answer) ->
+    Alias ! {tokamak, Alias, Answer},
+    ok.
+
+%% Ends this process with the one it works for, whatever it waits for: its native call is cancelled then.
+end_with(Caller) ->
+    Proxy = self(),
+    _ = spawn(fun() ->
+        CallerMonitor = monitor(process, Caller),
+        ProxyMonitor = monitor(process, Proxy),
+        receive
+            {'DOWN', CallerMonitor, process, Caller, _} -> exit(Proxy, kill);
+            {'DOWN', ProxyMonitor, process, Proxy, _} -> ok
+        end
+    end),
+    ok.
+
+%% Wrong arguments are an error of the remote call's, not a crash of its proxy's.
+attempt(Start) ->
+    try
+        {ok, Start()}
+    catch
+        error:badarg:Stacktrace ->
+            Explained = tokamak_error:format_error(badarg, Stacktrace),
+            Texts = lists:join("; ", maps:values(Explained)),
+            {error, {badarg, lists:flatten(Texts)}}
+    end.
+
+%% Asynchronous calls: a process here makes the remote call, so that its end, a lost node included, is one
+%% message. It stands in a table until that message is sent.
+
+%% @private The supervisor owns the table of asynchronous calls.
+-spec create_table() -> ok.
+create_table() ->
+    ?TABLE = ets:new(?TABLE, [named_table, public, {write_concurrency, true}]),
+    ok.
+
+%% @doc Makes the remote call of an asynchronous one, whose reference is given.
+-spec async(reference(), node(), tokamak:op(), [term()]) -> ok.
+async(Ref, Node, Op, Args) ->
+    Caller = self(),
+    Helper = spawn(fun() ->
+        receive
+            go -> helper(Caller, Ref, Node, Op, Args)
+        end
+    end),
+    true = ets:insert(?TABLE, {Ref, Helper}),
+    Helper ! go,
+    ok.
+
+helper(Caller, Ref, Node, Op, Args) ->
+    CallerMonitor = monitor(process, Caller),
+    Alias = alias([reply]),
+    {Proxy, Monitor} = proxy(Node, serve_call, [self(), Alias, Op, Args]),
+    receive
+        {tokamak, Alias, End} ->
+            Caller ! {tokamak, Ref, End};
+        {'DOWN', Monitor, process, Proxy, Reason} ->
+            Caller ! {tokamak, Ref, lost(Alias, Reason)};
+        {'DOWN', CallerMonitor, process, Caller, _Reason} ->
+            ok
+    end,
+    ets:delete(?TABLE, Ref).
+
+%% @doc The process that makes a call that has not ended.
+-spec helper_of(reference()) -> {ok, pid()} | none.
+helper_of(Ref) ->
+    try ets:lookup(?TABLE, Ref) of
+        [{Ref, Helper}] -> {ok, Helper};
+        [] -> none
+    catch
+        error:badarg -> none
+    end.
+
+%% @doc Waits for the end of a call; after the time-out it is cancelled.
+-spec await(pid(), reference(), timeout()) -> tokamak:result().
+await(Helper, Ref, Timeout) ->
+    receive
+        {tokamak, Ref, End} -> End
+    after Timeout ->
+        case stop(Helper, Ref) of
+            {ok, End} -> End;
+            none -> {error, timeout}
+        end
+    end.
+
+%% @doc Cancels a call; its end, if that was faster.
+-spec stop(pid(), reference()) -> {ok, tokamak:result()} | none.
+stop(Helper, Ref) ->
+    Monitor = monitor(process, Helper),
+    exit(Helper, kill),
+    receive
+        {'DOWN', Monitor, process, Helper, _Reason} -> ok
+    end,
+    true = ets:delete(?TABLE, Ref),
+    %% Now that it is dead, what it sent is here.
+    receive
+        {tokamak, Ref, End} -> {ok, End}
+    after 0 -> none
+    end.
+
+%% Streams: the consumer asks, and the proxy answers with the items that are there, one at least and a window
+%% at most. What was asked for and not taken yet is in the consumer's dictionary.
+
+%% @doc Opens a stream on a node.
+-spec stream(node(), tokamak:op(), [term()], pos_integer()) -> stream() | {error, term()}.
+stream(Node, Op, Args, Window) ->
+    Alias = alias([reply]),
+    {Proxy, Monitor} = proxy(Node, serve_stream, [self(), Alias, Op, Args, Window]),
+    receive
+        {tokamak, Alias, ok} ->
+            put({?MODULE, Proxy}, {[], none}),
+            {tokamak_remote_stream, Proxy, Monitor, self()};
+        {tokamak, Alias, {error, _} = Error} ->
+            demonitor(Monitor, [flush]),
+            Error;
+        {'DOWN', Monitor, process, Proxy, Reason} ->
+            lost(Alias, Reason)
+    end.
+
+%% @doc Whether a term is a remote stream.
+-spec is_stream(term()) -> boolean().
+is_stream({tokamak_remote_stream, Proxy, Monitor, Owner}) ->
+    is_pid(Proxy) andalso is_reference(Monitor) andalso is_pid(Owner);
+is_stream(_) ->
+    false.
+
+%% @doc Takes the next item, as {@link tokamak:next/2} does; `not_owner' in another process.
+-spec next(stream(), timeout()) -> {ok, term()} | done | {error, term()} | not_owner.
+next({tokamak_remote_stream, Proxy, Monitor, Owner}, Timeout) when Owner =:= self() ->
+    case get({?MODULE, Proxy}) of
+        {[Item | Rest], Asked} ->
+            put({?MODULE, Proxy}, {Rest, Asked}),
+            {ok, Item};
+        {[], none} ->
+            wait_items(Proxy, Monitor, ask(Proxy), Timeout);
+        {[], Asked} ->
+            wait_items(Proxy, Monitor, Asked, Timeout);
+        undefined ->
+            {error, closed}
+    end;
+next(_Stream, _Timeout) ->
+    not_owner.
+
+ask(Proxy) ->
+    Alias = alias([reply]),
+    Proxy ! {ask, Alias},
+    put({?MODULE, Proxy}, {[], Alias}),
+    Alias.
+
+wait_items(Proxy, Monitor, Alias, Timeout) ->
+    receive
+        {tokamak, Alias, {items, [Item | Rest]}} ->
+            put({?MODULE, Proxy}, {Rest, none}),
+            {ok, Item};
+        {tokamak, Alias, {'end', End}} ->
+            ended(Proxy, Monitor),
+            End;
+        {'DOWN', Monitor, process, Proxy, Reason} ->
+            ended(Proxy, Monitor),
+            lost(Alias, Reason)
+    after Timeout ->
+        {error, timeout}
+    end.
+
+ended(Proxy, Monitor) ->
+    demonitor(Monitor, [flush]),
+    _ = erase({?MODULE, Proxy}),
+    ok.
+
+%% @doc Ends a stream; `not_owner' in another process.
+-spec close(stream()) -> ok | not_owner.
+close({tokamak_remote_stream, Proxy, Monitor, Owner}) when Owner =:= self() ->
+    Asked = get({?MODULE, Proxy}),
+    exit(Proxy, kill),
+    ended(Proxy, Monitor),
+    case Asked of
+        {_Items, Alias} when is_reference(Alias) ->
+            _ = last_word(Alias, none),
+            ok;
+        _ ->
+            ok
+    end;
+close(_Stream) ->
+    not_owner.
+
+%% @private The proxy of a stream.
+-spec serve_stream(pid(), reference(), tokamak:op(), [term()], pos_integer()) -> ok.
+serve_stream(Caller, Alias, Op, Args, Window) ->
+    end_with(Caller),
+    case attempt(fun() -> tokamak:stream(Op, Args, #{window => Window}) end) of
+        {ok, {error, _} = Error} ->
+            answer(Alias, Error);
+        {ok, Stream} ->
+            answer(Alias, ok),
+            serve_items(Stream, Window);
+        {error, _} = Error ->
+            answer(Alias, Error)
+    end.
+
+serve_items(Stream, Window) ->
+    receive
+        {ask, Alias} ->
+            case tokamak:next(Stream, infinity) of
+                {ok, Item} -> serve_more(Stream, Window, Alias, Window - 1, [Item]);
+                End -> answer(Alias, {'end', End})
+            end
+    end.
+
+%% Adds the items that are there; an end that is found waits for the next question.
+serve_more(Stream, Window, Alias, 0, Items) ->
+    answer(Alias, {items, lists:reverse(Items)}),
+    serve_items(Stream, Window);
+serve_more(Stream, Window, Alias, Left, Items) ->
+    case tokamak:take(Stream) of
+        {ok, Item} ->
+            serve_more(Stream, Window, Alias, Left - 1, [Item | Items]);
+        waiting ->
+            serve_more(Stream, Window, Alias, 0, Items);
+        End ->
+            answer(Alias, {items, lists:reverse(Items)}),
+            receive
+                {ask, Next} -> answer(Next, {'end', End})
+            end
+    end.

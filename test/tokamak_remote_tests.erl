@@ -1,0 +1,192 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Calls and streams on other nodes.
+-module(tokamak_remote_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+remote_test_() ->
+    {setup, fun start/0, fun stop/1, fun({_Peer, Node}) ->
+        [
+            {Title, {timeout, 60, fun() -> Test(Node) end}}
+         || {Title, Test} <- [
+                {"a call runs on the node it names", fun call/1},
+                {"any prefers this node", fun any_is_local/1},
+                {"any finds a node that has the engine", fun any_is_remote/1},
+                {"wrong arguments and unknown operations are errors", fun errors/1},
+                {"a call that times out is cancelled over there", fun timeout/1},
+                {"an asynchronous call ends by one message", fun async/1},
+                {"await and cancel leave nothing in the mailbox", fun await_and_cancel/1},
+                {"a dead caller takes its call with it", fun dead_caller/1},
+                {"a stream comes in order and ends once", fun stream/1},
+                {"a stream is produced on credit", fun credit/1},
+                {"a closed stream is cancelled over there", fun close/1},
+                {"a node that is not there is nodedown", fun no_node/1}
+            ]
+        ]
+    end}.
+
+lost_node_test_() ->
+    {timeout, 60,
+        {"a node that goes away ends calls and streams at once", fun lost_node/0}}.
+
+start() ->
+    _ = os:cmd("epmd -daemon"),
+    _ = net_kernel:start([tokamak_remote_tests, shortnames]),
+    {ok, _} = application:ensure_all_started(tokamak),
+    start_peer().
+
+start_peer() ->
+    Paths = [Path || Path <- code:get_path(), string:find(Path, "tokamak") =/= nomatch],
+    {ok, Peer, Node} = peer:start(#{name => peer:random_name(), args => ["-pa" | Paths]}),
+    {ok, _} = rpc:call(Node, application, ensure_all_started, [tokamak]),
+    {Peer, Node}.
+
+stop({Peer, _Node}) ->
+    peer:stop(Peer),
+    _ = net_kernel:stop(),
+    ok.
+
+call(Node) ->
+    ?assertEqual({ok, {a, <<"term">>}}, tokamak:call(echo, [{a, <<"term">>}], #{node => Node})),
+    ?assertEqual({ok, ok}, tokamak:call(sleep, [1], #{node => Node})),
+    nothing_left().
+
+any_is_local(_Node) ->
+    ?assertEqual({ok, 1}, tokamak:call(echo, [1], #{node => any})).
+
+any_is_remote(Node) ->
+    %% The engine is asked for by a name that only the other node announces.
+    Group = {engine, tokamak_remote_tests_engine},
+    ok = rpc:call(Node, pg, join, [tokamak, Group, rpc:call(Node, erlang, whereis, [tokamak_engines])]),
+    wait_until(fun() -> pg:get_members(tokamak, Group) =/= [] end),
+    ?assertEqual(Node, tokamak_remote:node_for(any, tokamak_remote_tests_engine)),
+    ?assertEqual(
+        {error, {unknown_operation, {tokamak_remote_tests_engine, x}}},
+        tokamak:call({tokamak_remote_tests_engine, x}, [], #{node => any})
+    ).
+
+errors(Node) ->
+    Options = #{node => Node},
+    ?assertEqual({error, {unknown_operation, nope}}, tokamak:call(nope, [], Options)),
+    ?assertMatch({error, {badarg, _}}, tokamak:call(sleep, [x], Options)),
+    ?assertMatch({error, {enoent, _}}, tokamak:call(list_dir, ["/nonexistent"], Options)),
+    ?assertEqual({error, {unknown_operation, nope}}, tokamak:stream(nope, [], Options)),
+    ?assertError(badarg, tokamak:call(echo, [1], #{node => "x"})),
+    nothing_left().
+
+timeout(Node) ->
+    ?assertEqual({error, timeout}, tokamak:call(sleep, [60000], #{node => Node, timeout => 50})),
+    idle(Node),
+    nothing_left().
+
+async(Node) ->
+    Ref = tokamak:async(sleep, [10], #{node => Node}),
+    receive
+        {tokamak, Ref, End} -> ?assertEqual({ok, ok}, End)
+    after 5000 -> ?assert(false)
+    end,
+    wait_until(fun() -> tokamak_remote:helper_of(Ref) =:= none end),
+    ?assertEqual({error, closed}, tokamak:await(Ref)),
+    nothing_left().
+
+await_and_cancel(Node) ->
+    Refs = [tokamak:async(sleep, [N rem 5], #{node => Node}) || N <- lists:seq(1, 50)],
+    ?assert(lists:all(fun(End) -> End =:= {ok, ok} end, tokamak:await_many(Refs, 5000))),
+    Late = tokamak:async(sleep, [60000], #{node => Node}),
+    ?assertEqual({error, timeout}, tokamak:await(Late, 20)),
+    ?assertEqual({error, closed}, tokamak:await(Late)),
+    Racing = [tokamak:async(sleep, [N rem 5], #{node => Node}) || N <- lists:seq(1, 50)],
+    [ok = tokamak:cancel(Ref) || Ref <- Racing],
+    Test = self(),
+    Mine = tokamak:async(sleep, [1], #{node => Node}),
+    spawn(fun() -> Test ! {caught, catch tokamak:await(Mine)} end),
+    receive
+        {caught, {'EXIT', {not_owner, _}}} -> ok
+    after 5000 -> ?assert(false)
+    end,
+    ?assertEqual({ok, ok}, tokamak:await(Mine)),
+    idle(Node),
+    nothing_left().
+
+dead_caller(Node) ->
+    {Caller, Monitor} = spawn_monitor(fun() ->
+        _ = tokamak:async(sleep, [60000], #{node => Node}),
+        tokamak:call(sleep, [60000], #{node => Node, timeout => infinity})
+    end),
+    wait_until(fun() -> in_flight(Node) =:= 2 end),
+    exit(Caller, kill),
+    receive {'DOWN', Monitor, process, Caller, _} -> ok end,
+    idle(Node).
+
+stream(Node) ->
+    Stream = tokamak:stream(count, [1000, 0], #{node => Node}),
+    Items = [begin {ok, Item} = tokamak:next(Stream), Item end || _ <- lists:seq(1, 1000)],
+    ?assertEqual(lists:seq(1, 1000), Items),
+    ?assertEqual(done, tokamak:next(Stream)),
+    ?assertEqual({error, closed}, tokamak:next(Stream)),
+    Sum = fun(Item, Acc) -> Item + Acc end,
+    ?assertEqual({ok, 5050}, tokamak:fold(Sum, 0, tokamak:stream(count, [100, 0], #{node => Node}))),
+    idle(Node),
+    nothing_left().
+
+credit(Node) ->
+    Stream = tokamak:stream(count, [1000000, 0], #{node => Node, window => 8}),
+    {ok, 1} = tokamak:next(Stream),
+    %% What was produced is in two windows at most, so the mailbox holds one message at most.
+    {message_queue_len, Length} = process_info(self(), message_queue_len),
+    ?assert(Length =< 1),
+    ?assertEqual(1, in_flight(Node)),
+    ok = tokamak:close(Stream),
+    idle(Node),
+    nothing_left().
+
+close(Node) ->
+    Stream = tokamak:stream(count, [10, 60000], #{node => Node}),
+    ?assertEqual({error, timeout}, tokamak:next(Stream, 20)),
+    ok = tokamak:close(Stream),
+    ?assertEqual({error, closed}, tokamak:next(Stream)),
+    ok = tokamak:close(Stream),
+    idle(Node),
+    nothing_left().
+
+no_node(_Node) ->
+    Gone = 'not_there@localhost',
+    ?assertEqual({error, nodedown}, tokamak:call(echo, [1], #{node => Gone})),
+    ?assertEqual({error, nodedown}, tokamak:await(tokamak:async(echo, [1], #{node => Gone}))),
+    ?assertEqual({error, nodedown}, tokamak:stream(count, [1, 0], #{node => Gone})),
+    nothing_left().
+
+lost_node() ->
+    Setup = {Peer, Node} = start(),
+    Ref = tokamak:async(sleep, [60000], #{node => Node}),
+    Stream = tokamak:stream(count, [10, 60000], #{node => Node}),
+    {error, timeout} = tokamak:next(Stream, 0),
+    wait_until(fun() -> in_flight(Node) =:= 2 end),
+    peer:stop(Peer),
+    ?assertEqual({error, nodedown}, tokamak:await(Ref, 5000)),
+    ?assertEqual({error, nodedown}, tokamak:next(Stream, 5000)),
+    ?assertEqual({error, closed}, tokamak:next(Stream, 5000)),
+    nothing_left(),
+    catch stop(Setup).
+
+in_flight(Node) ->
+    maps:get(in_flight, rpc:call(Node, tokamak, stats, [])).
+
+idle(Node) ->
+    wait_until(fun() -> in_flight(Node) =:= 0 end).
+
+nothing_left() ->
+    ?assertEqual({messages, []}, process_info(self(), messages)).
+
+wait_until(Condition) ->
+    wait_until(Condition, erlang:monotonic_time(millisecond) + 10000).
+
+wait_until(Condition, Deadline) ->
+    case Condition() of
+        true ->
+            ok;
+        false ->
+            ?assert(erlang:monotonic_time(millisecond) < Deadline),
+            receive after 5 -> ok end,
+            wait_until(Condition, Deadline)
+    end.
