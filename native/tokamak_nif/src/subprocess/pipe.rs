@@ -56,7 +56,7 @@ impl Pipe {
         cx: &mut Context,
         runtime: &Handle,
     ) -> Poll<Result<Option<OwnedBinary>, Errno>> {
-        let chunk = ready!(self.poll_transfer(cx, runtime, |file| read_chunk(file)))?;
+        let chunk = ready!(self.poll_transfer(cx, runtime, read_chunk))?;
         if chunk
             .as_ref()
             .is_some_and(|chunk| chunk.len() >= LARGE_TRANSFER)
