@@ -35,7 +35,7 @@
 -module(tokamak_pool).
 
 -export([run/3, fold/5, start/3, ack/2, add/2, close/1, cancel/1]).
--export([is_pool/1]).
+-export([is_pool/1, start_routed/2, add_prepared/2, stats_of/1]).
 
 -include("tokamak_error.hrl").
 
@@ -116,13 +116,20 @@ start(Handler, Seeds, Options) ->
 %% @doc Lets `N' more batches of results come. The owner's only.
 -spec ack(reference(), pos_integer()) -> ok.
 ack(Ref, N) when is_reference(Ref), is_integer(N), N >= 1, N =< 16#7FFFFFFF ->
+    case tokamak_pool_spread:find(Ref) of
+        {ok, Coordinator, Owner} when Owner =:= self() -> tokamak_pool_spread:ack(Coordinator, N);
+        {ok, _, _} -> ?NOT_OWNER([Ref, N]);
+        error -> ack_native(Ref, N)
+    end;
+ack(Ref, N) ->
+    ?BADARG([Ref, N], [pool, size]).
+
+ack_native(Ref, N) ->
     case in_pool(Ref, fun(Engine) -> Engine:op_pool_ack(Ref, N) end) of
         ok -> ok;
         not_owner -> ?NOT_OWNER([Ref, N]);
         badarg -> ?BADARG([Ref, N], [pool, size])
-    end;
-ack(Ref, N) ->
-    ?BADARG([Ref, N], [pool, size]).
+    end.
 
 %% @doc Adds items to a run, from any process of the node. Not all or nothing: of a long list a run that
 %% closes meanwhile has taken a part.
@@ -137,9 +144,12 @@ add(Ref, Items) ->
 -spec close(reference()) -> ok.
 close(Ref) ->
     case is_reference(Ref) andalso in_pool(Ref, fun(Engine) -> Engine:op_pool_close(Ref) end) of
-        ok -> ok;
+        ok -> close_spread(tokamak_pool_spread:find(Ref));
         _ -> ?BADARG([Ref], [pool])
     end.
+
+close_spread({ok, Coordinator, _Owner}) -> tokamak_pool_spread:close(Coordinator);
+close_spread(error) -> ok.
 
 %% @doc Ends a run: no message of it is in the mailbox or comes any more. The owner's only. What is being
 %% run natively by a blocking operation goes on until it returns; worker processes are killed.
@@ -147,9 +157,35 @@ close(Ref) ->
 cancel(Ref) ->
     case is_reference(Ref) andalso in_pool(Ref, fun(Engine) -> Engine:op_pool_cancel(Ref) end) of
         not_owner -> ?NOT_OWNER([Ref]);
-        State when State =:= cancelled; State =:= sending; State =:= sent -> flush(Ref, State);
+        State when State =:= cancelled; State =:= sending; State =:= sent ->
+            ok = cancel_spread(tokamak_pool_spread:find(Ref)),
+            flush(Ref, State);
         _ -> ?BADARG([Ref], [pool])
     end.
+
+cancel_spread({ok, Coordinator, _Owner}) -> tokamak_pool_spread:cancel(Coordinator);
+cancel_spread(error) -> ok.
+
+%% @private A run whose results are `{Result, [Child]}', for an agent; children are added by it.
+-spec start_routed(handler(), options()) -> reference().
+start_routed(Handler, Options) ->
+    {Ref, _Run} = begin_run(Handler, Options#{routed => true}, undefined),
+    Ref.
+
+%% @private Items, or `{Key, Item}' where there is a key function.
+-spec add_prepared(reference(), [item()]) -> ok | {error, closed}.
+add_prepared(Ref, Items) ->
+    in_pool(Ref, fun(Engine) ->
+        case Engine:op_pool_key(Ref) of
+            badarg -> badarg;
+            _ -> add_cut(Engine, Ref, Items, fun(Some) -> Some end)
+        end
+    end).
+
+%% @private
+-spec stats_of(reference()) -> stats().
+stats_of(Ref) ->
+    in_pool(Ref, fun(Engine) -> Engine:op_pool_stats(Ref) end).
 
 %% @private
 -spec is_pool(reference()) -> boolean().
@@ -177,31 +213,51 @@ check_together(_Options, _Args) ->
 
 %%% Runs
 
+fold_batches(Handler, Seeds, Fun, Acc, #{nodes := _} = Options) ->
+    {Ref, _} = begin_run(Handler, Options, undefined),
+    try
+        _ = add_all(Ref, Seeds),
+        ok = close(Ref),
+        collect(fun() -> ack(Ref, 1) end, Ref, Fun, Acc)
+    catch
+        Class:Reason:Stack ->
+            ok = cancel(Ref),
+            erlang:raise(Class, Reason, Stack)
+    end;
 fold_batches(Handler, Seeds, Fun, Acc, Options) ->
     Ref = make_ref(),
     {_, {Engine, Handle}} = begin_run(Handler, Options, Ref),
     try
         _ = add_cut(Engine, Handle, Seeds),
         _ = Engine:op_pool_close(Handle),
-        collect(Engine, Handle, Ref, Fun, Acc)
+        collect(fun() -> Engine:op_pool_ack(Handle, 1) end, Ref, Fun, Acc)
     catch
         Class:Reason:Stack ->
             _ = flush(Ref, Engine:op_pool_cancel(Handle)),
             erlang:raise(Class, Reason, Stack)
     end.
 
-collect(Engine, Handle, Ref, Fun, Acc) ->
+collect(Ack, Ref, Fun, Acc) ->
     receive
         {tokamak, Ref, {results, Results}} ->
-            _ = Engine:op_pool_ack(Handle, 1),
-            collect(Engine, Handle, Ref, Fun, Fun(Results, Acc));
+            _ = Ack(),
+            collect(Ack, Ref, Fun, Fun(Results, Acc));
         {tokamak, Ref, {finished, Stats}} ->
             {ok, Acc, Stats};
         {tokamak, Ref, {error, _} = Error} ->
             Error
     end.
 
-%% Starts a run; its messages carry `Ref', or its handle where that is undefined.
+%% Starts a run; its messages carry `Ref', or its handle where that is undefined. The handle of a run of
+%% several nodes is that of a native run that has ended: it stays when the coordinator is gone.
+begin_run(Handler, #{nodes := Nodes} = Options, undefined) ->
+    {Ref, Run} = refused(ended, Options, undefined),
+    case tokamak_pool_spread:start(Ref, Handler, Options, Nodes) of
+        ok -> {Ref, Run};
+        {error, _} = Error ->
+            self() ! {tokamak, Ref, Error},
+            {Ref, Run}
+    end;
 begin_run({op, Op}, Options, Ref) ->
     {Engine, Name} = tokamak_call:resolve(Op),
     Start = fun() -> Engine:op_pool_start(Name, native_options(Options), Ref) end,
@@ -212,7 +268,7 @@ begin_run({op, Op}, Options, Ref) ->
 begin_run(Handler, Options, Ref) ->
     Key = [Fun || #{key := Fun} <- [Options]],
     FeedRef = make_ref(),
-    case tokamak_pool_workers:start(Handler, Key, workers(Options), FeedRef) of
+    case tokamak_pool_workers:start(Handler, Key, workers(Options), FeedRef, cut(Options)) of
         {ok, Manager} ->
             Native = native_options(Options),
             Handle = tokamak_nif:op_pool_start({Manager, FeedRef}, Native, Ref),
@@ -233,7 +289,7 @@ refused(Error, Options, Ref) ->
     receive
         {tokamak, Sent, {error, _}} -> ok
     end,
-    self() ! {tokamak, Sent, Error},
+    _ = Error =/= ended andalso (self() ! {tokamak, Sent, Error}),
     {Handle, {tokamak_nif, Handle}}.
 
 native_options(Options) ->
@@ -249,8 +305,12 @@ native_options(Options) ->
             end,
         progress => [Key || #{progress := Key} <- [Options]],
         key => [Fun || #{key := Fun} <- [Options]],
-        routed => false
+        routed => maps:get(routed, Options, false)
     }.
+
+%% The children of a routed run stay with their result.
+cut(#{routed := true}) -> infinity;
+cut(_Options) -> ?CUT.
 
 workers(Options) ->
     maps:get(workers, Options, erlang:system_info(schedulers_online)).
@@ -270,6 +330,18 @@ in_pool_of([], _Ask) ->
     badarg.
 
 add_all(Ref, Items) ->
+    case tokamak_pool_spread:find(Ref) of
+        {ok, Coordinator, _Owner} -> add_spread(Coordinator, Ref, Items);
+        error -> add_native(Ref, Items)
+    end.
+
+add_spread(Coordinator, Ref, Items) ->
+    case in_pool(Ref, fun(Engine) -> Engine:op_pool_key(Ref) end) of
+        [] -> tokamak_pool_spread:add(Coordinator, {false, Items});
+        [Key] -> tokamak_pool_spread:add(Coordinator, {true, [{Key(Item), Item} || Item <- Items]})
+    end.
+
+add_native(Ref, Items) ->
     in_pool(Ref, fun(Engine) ->
         case Engine:op_pool_key(Ref) of
             badarg -> badarg;

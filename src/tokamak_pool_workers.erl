@@ -8,26 +8,26 @@
 -module(tokamak_pool_workers).
 -behaviour(gen_server).
 
--export([start/4, serve/2]).
+-export([start/5, serve/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
-
-%% How many children are handed over in one native call.
--define(CUT, 500).
 
 -record(state, {
     handler :: function(),
     key :: [function()],
     count :: pos_integer(),
     ref :: reference(),
+    cut :: pos_integer() | infinity,
     owner :: reference(),
     run :: reference() | undefined,
     workers = #{} :: #{pid() => pos_integer()}
 }).
 
 %% @doc Starts a manager for a run of the calling process; messages of the run to it carry `Ref'.
--spec start(function(), [function()], pos_integer(), reference()) -> {ok, pid()} | {error, shutdown}.
-start(Handler, Key, Count, Ref) ->
-    tokamak_pool_sup:start_child(?MODULE, {Handler, Key, Count, Ref, self()}).
+%% No more than `Cut' children are handed over in one native call.
+-spec start(function(), [function()], pos_integer(), reference(), pos_integer() | infinity) ->
+    {ok, pid()} | {error, shutdown}.
+start(Handler, Key, Count, Ref, Cut) ->
+    tokamak_pool_sup:start_child(?MODULE, {Handler, Key, Count, Ref, Cut, self()}).
 
 %% @doc Has the workers of a manager serve a run.
 -spec serve(pid(), reference()) -> ok.
@@ -35,10 +35,10 @@ serve(Manager, Run) ->
     gen_server:cast(Manager, {serve, Run}).
 
 %% @private
-init({Handler, Key, Count, Ref, Owner}) ->
+init({Handler, Key, Count, Ref, Cut, Owner}) ->
     _ = process_flag(trap_exit, true),
     Monitor = monitor(process, Owner),
-    {ok, #state{handler = Handler, key = Key, count = Count, ref = Ref, owner = Monitor}}.
+    {ok, #state{handler = Handler, key = Key, count = Count, ref = Ref, cut = Cut, owner = Monitor}}.
 
 %% @private
 handle_call(_Request, _From, State) ->
@@ -49,8 +49,8 @@ handle_cast({serve, Run}, #state{count = Count} = State) ->
     {noreply, lists:foldl(fun start_worker/2, State#state{run = Run}, lists:seq(1, Count))}.
 
 start_worker(Number, #state{workers = Workers} = State) ->
-    #state{run = Run, ref = Ref, handler = Handler, key = Key} = State,
-    Pid = spawn_link(fun() -> work({Run, Ref, Number}, Handler, Key, none) end),
+    #state{run = Run, ref = Ref, handler = Handler, key = Key, cut = Cut} = State,
+    Pid = spawn_link(fun() -> work({Run, Ref, Number, Cut}, Handler, Key, none) end),
     State#state{workers = Workers#{Pid => Number}}.
 
 %% @private
@@ -77,7 +77,7 @@ terminate(_Reason, #state{workers = Workers}) ->
 
 %%% A worker
 
-work({Run, Ref, Number} = Place, Handler, Key, End) ->
+work({Run, Ref, Number, _Cut} = Place, Handler, Key, End) ->
     case tokamak_nif:op_pool_step(Run, Number, End) of
         {item, Item} ->
             work(Place, Handler, Key, run(Place, Handler, Key, Item));
@@ -105,15 +105,15 @@ run(Place, Handler, Key, Item) ->
         Class:Reason:Stack -> {error, {crash, {Class, Reason, Stack}}}
     end.
 
-discovered(_Place, [], Result, Children, Count) when Count =< ?CUT ->
+discovered({_Run, _Ref, _Number, Cut}, [], Result, Children, Count) when Count =< Cut ->
     {ok, {Result, Children}};
-discovered(_Place, [Key], Result, Children, Count) when Count =< ?CUT ->
+discovered({_Run, _Ref, _Number, Cut}, [Key], Result, Children, Count) when Count =< Cut ->
     with_keys(Key, fun(Keyed) -> {ok, {Result, Keyed}} end, Children);
-discovered({Run, _Ref, Number} = Place, Key, Result, Children, Count) ->
-    {Some, Rest} = lists:split(?CUT, Children),
+discovered({Run, _Ref, Number, Cut} = Place, Key, Result, Children, Count) ->
+    {Some, Rest} = lists:split(Cut, Children),
     Discover = fun(Items) ->
         ok = tokamak_nif:op_pool_discover(Run, Number, Items),
-        discovered(Place, Key, Result, Rest, Count - ?CUT)
+        discovered(Place, Key, Result, Rest, Count - Cut)
     end,
     case Key of
         [] -> Discover(Some);

@@ -14,6 +14,7 @@ start_link() ->
 %% @private
 init([]) ->
     ok = tokamak_router:create_table(),
+    ok = tokamak_pool_spread:create_table(),
     ok = tokamak_remote:create_table(),
     Flags = #{strategy => one_for_one, intensity => 10, period => 10},
     Children = [

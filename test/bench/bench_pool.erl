@@ -13,6 +13,8 @@
 
 -spec benches(tokamak_bench:options()) -> [tokamak_bench:bench()].
 benches(Options) ->
+    %% The engine's runtime has descriptors: it starts before anything is measured.
+    {ok, _} = tokamak:call({tokamak_test_engine, tree}, [0]),
     %% A graph has its size: for `--quick' there are fewer runs of it.
     Once = Options#{runs := min(3, maps:get(runs, Options))},
     [
@@ -90,11 +92,12 @@ index(Options) ->
     Root = list_to_binary(code:lib_dir()),
     Count = length(index_files(Root)),
     Command = io_lib:format("find '~ts' -type f -print0 | xargs -0 -P2 sha256sum | wc -l", [Root]),
-    Count = list_to_integer(string:trim(os:cmd(Command))),
+    %% It follows no links, so it may find fewer.
+    Found = list_to_integer(string:trim(os:cmd(Command))),
     Subjects = [
         {pool, fun() -> bench_measure:timed(Count, fun() -> length(index_files(Root)) end) end},
         {find, fun() ->
-            bench_measure:timed(Count, fun() -> list_to_integer(string:trim(os:cmd(Command))) end)
+            bench_measure:timed(Found, fun() -> list_to_integer(string:trim(os:cmd(Command))) end)
         end}
     ],
     Measured = bench_measure:compare(Subjects, Options),

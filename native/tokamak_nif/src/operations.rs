@@ -183,7 +183,8 @@ fn index_file(ctx: Ctx, path: Path) -> io::Result<(Indexed, Vec<Path>)> {
         return Ok((Indexed::Other, Vec::new()));
     }
     let real = path.canonicalize()?;
-    if real != path {
+    // Paths compare by their parts: "a/./b" would be "a/b".
+    if real.as_os_str() != path.as_os_str() {
         return lead_to(real);
     }
     let entries: io::Result<Vec<Path>> = fs::read_dir(&path)?
