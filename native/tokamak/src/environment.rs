@@ -6,9 +6,8 @@
 
 use rustler::sys::{
     ErlNifEnv, ErlNifHash, ErlNifTerm, enif_alloc_env, enif_clear_env, enif_free_env, enif_hash,
-    enif_is_identical, enif_make_copy, enif_make_pid, enif_send, enif_thread_type,
-    ErlNifEnv, ErlNifTerm, enif_alloc_env, enif_clear_env, enif_free_env, enif_make_copy,
-    enif_make_list_from_array, enif_make_pid, enif_send, enif_thread_type,
+    enif_is_identical, enif_make_copy, enif_make_list_from_array, enif_make_pid, enif_send,
+    enif_thread_type,
 };
 use rustler::{Env, LocalPid, Term};
 use std::borrow::Borrow;
@@ -191,6 +190,9 @@ impl Hash for TermKey {
 impl Borrow<TermView> for TermKey {
     fn borrow(&self) -> &TermView {
         self.view()
+    }
+}
+
 /// Terms on their way into a list. A `Vec<Term>` takes twice the memory, and another copy.
 pub struct TermList<'a> {
     env: Env<'a>,
