@@ -113,7 +113,8 @@ start_agent({Home, Node}, Handler, Options, Count) ->
             {Agent, _Monitor} = spawn_opt(Node, tokamak_pool_agent, serve, Args, [monitor]),
             Agent;
         false ->
-            {Agent, _Monitor} = spawn_monitor(fun() -> exit(noconnection) end),
+            %% `noconnection', as from a node that was lost.
+            {Agent, _Monitor} = spawn_monitor(erlang, exit, [noconnection]),
             Agent
     end.
 
@@ -227,4 +228,5 @@ finish(End, State) ->
     {stop, normal, State}.
 
 tell(Payload, #state{owner = Owner, ref = Ref}) ->
-    Owner ! {tokamak, Ref, Payload}.
+    Owner ! {tokamak, Ref, Payload},
+    ok.
