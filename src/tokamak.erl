@@ -192,8 +192,10 @@ await(Ref, Timeout) when
     Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
 ->
     case state(Ref) of
-        {Engine, State} when State =:= running; State =:= sending ->
+        {Engine, running} ->
             wait(Engine, Ref, Ref, Timeout);
+        {Engine, sending} ->
+            take_sending(Engine, Ref);
         {_Engine, sent} ->
             await_sent(Ref, Timeout);
         {_Engine, cancelled} ->
@@ -205,6 +207,22 @@ await(Ref, Timeout) when
     end;
 await(Ref, Timeout) ->
     ?BADARG([Ref, Timeout], [call, timeout]).
+
+%% The end that is being sent comes, unless the caller took it itself before the native side knew it sent.
+take_sending(Engine, Ref) ->
+    receive
+        {tokamak, Ref, End} -> End
+    after 1 ->
+        case Engine:op_state(Ref) of
+            sending ->
+                take_sending(Engine, Ref);
+            _Sent ->
+                receive
+                    {tokamak, Ref, End} -> End
+                after 0 -> {error, closed}
+                end
+        end
+    end.
 
 %% A call that needs no native part any more: its end was sent, or it runs on another node.
 await_sent(Ref, Timeout) ->
@@ -312,9 +330,8 @@ cancel(Engine, Ref) ->
         cancelled ->
             ok;
         sending ->
-            receive
-                {tokamak, Ref, _} -> ok
-            end;
+            _ = take_sending(Engine, Ref),
+            ok;
         sent ->
             cancel_sent(Ref)
     end.

@@ -23,6 +23,7 @@ polling() ->
         {"a post ends the wait of a poll", fun a_post_wakes/1},
         {"a second poller is told busy while the first waits", fun a_second_poller_is_busy/1},
         {"any process polls after the first has got its events", fun pollers_take_turns/1},
+        {"processes that compete for polling get each event once, and none hangs", fun pollers_compete/1},
         {"the next poller takes over from a killed one", fun a_killed_poller_is_replaced/1},
         {"polls that end while events come lose none and leave no message", fun ends_and_posts_race/1}
     ].
@@ -109,6 +110,41 @@ pollers_take_turns(Backend) ->
      || N <- lists:seq(1, 20)
     ].
 
+pollers_compete(Backend) ->
+    Loop = new_loop(Backend),
+    Test = self(),
+    Count = 1000,
+    Pollers = [
+        spawn_link(fun() -> Test ! {self(), compete(Loop, N, [])} end)
+     || N <- lists:seq(0, 7)
+    ],
+    [post_after_a_while(Loop, N) || N <- lists:seq(1, Count)],
+    [ok = tokamak_loop:post(Loop, 2, user, stop) || _ <- Pollers],
+    Polled = [
+        receive
+            {Poller, Numbers} -> Numbers
+        after 10_000 -> erlang:error({hangs, process_info(Poller, current_stacktrace)})
+        end
+     || Poller <- Pollers
+    ],
+    ?assertEqual(lists:seq(1, Count), lists:sort(lists:append(Polled))).
+
+%% Polls for 0 to 3 ms at a time until it has got a stop; what comes behind it is for the others.
+compete(Loop, N, Numbers) ->
+    case tokamak_loop:poll(Loop, N rem 4) of
+        {error, busy} ->
+            erlang:yield(),
+            compete(Loop, N, Numbers);
+        Events ->
+            Got = [Number || {1, user, Number} <- Events] ++ Numbers,
+            case [stop || {2, user, stop} <- Events] of
+                [] -> compete(Loop, N + 1, Got);
+                [_ | Others] ->
+                    [ok = tokamak_loop:post(Loop, 2, user, stop) || _ <- Others],
+                    Got
+            end
+    end.
+
 a_killed_poller_is_replaced(Backend) ->
     Loop = new_loop(Backend),
     [
@@ -132,9 +168,8 @@ ends_and_posts_race(Backend) ->
     ?assertEqual([], tokamak_test:mailbox()).
 
 post_after_a_while(Loop, N) ->
-    receive
-    after N rem 2 -> ok = tokamak_loop:post(Loop, 1, user, N)
-    end.
+    N rem 8 =:= 0 andalso receive after 1 -> ok end,
+    ok = tokamak_loop:post(Loop, 1, user, N).
 
 poll_shortly(_Loop, 0) ->
     [];

@@ -1,7 +1,8 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% @doc Runs the benches and reports them: `make bench', or `make bench BENCH="NAME ... OPTION ..."'.
 %%
-%% Names: `events', `timers', `fds', `ids', `latency'; without one, all. Options: `--runs N' (5), how often
+%% Names: `events', `timers', `fds', `ids', `latency', `calls', `streams'; without one,
+%% all. Options: `--runs N' (5), how often
 %% each side is measured; `--output FILE' (_build/bench/results.json); `--quick', a tenth of the work and
 %% one run, to see that the benches work.
 %%
@@ -15,7 +16,7 @@
 -type options() :: #{runs := pos_integer(), scale := float(), output := file:filename(), names := [string()]}.
 -type bench() :: fun(() -> [bench_report:row()]).
 
--define(BENCHES, ["events", "timers", "fds", "ids", "latency", "pool", "progress"]).
+-define(BENCHES, ["events", "timers", "fds", "ids", "latency", "calls", "streams", "pool", "progress"]).
 
 -spec main() -> ok.
 main() ->

@@ -13,17 +13,19 @@
 
 %% @doc Tests of functions whose names are sentences, with the application started, and configured.
 %%
-%% Each runs in a process of its own, whose mailbox has to be empty at the end, as nothing may be left in flight.
+%% A function may come with seconds, as `{timeout, Seconds, Function}'. Each runs in a process of its own, whose mailbox has to be empty at the end, as nothing may be left in flight.
 tests(Functions) ->
     tests(#{}, Functions).
 
 tests(Environment, Functions) ->
     {setup, fun() -> start(Environment) end, fun stop/1, [test(Function) || Function <- Functions]}.
 
-test(Function) ->
+test({timeout, Seconds, Function}) ->
     {name, Name} = erlang:fun_info(Function, name),
     Title = string:replace(atom_to_list(Name), "_", " ", all),
-    {lists:flatten(Title), {timeout, ?TIMEOUT, fun() -> isolated(Function) end}}.
+    {lists:flatten(Title), {timeout, Seconds, fun() -> isolated(Function) end}};
+test(Function) ->
+    test({timeout, ?TIMEOUT, Function}).
 
 start(Environment) ->
     #{level := Level} = logger:get_primary_config(),
@@ -40,12 +42,22 @@ stop(Level) ->
 
 isolated(Function) ->
     {Pid, Monitor} = spawn_monitor(fun() -> run(Function) end),
+    Self = self(),
+    spawn(fun() -> kill_with(Self, Pid) end),
     receive
         {'DOWN', Monitor, process, Pid, normal} -> ok;
         {'DOWN', Monitor, process, Pid, {failed, Class, Reason, Stack}} -> erlang:raise(Class, Reason, Stack);
         {'DOWN', Monitor, process, Pid, Reason} -> error(Reason)
     end,
     until(fun() -> in_flight() =:= 0 end).
+
+%% eunit kills a test that takes too long.
+kill_with(Test, Pid) ->
+    [OfTest, _] = [monitor(process, Either) || Either <- [Test, Pid]],
+    receive
+        {'DOWN', OfTest, process, Test, _} -> exit(Pid, kill);
+        {'DOWN', _, process, Pid, _} -> ok
+    end.
 
 run(Function) ->
     try

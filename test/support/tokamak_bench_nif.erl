@@ -3,7 +3,7 @@
 -module(tokamak_bench_nif).
 
 -export([noop/0, resource_usage/0]).
--export([hand_written_call/2]).
+-export([hand_written_call/2, dirty_echo/1]).
 -export([producers_push/5, producers_send/4, producers_send_lists/5]).
 -export([producers_start/1, producers_join/1]).
 -export([monotonic_nanoseconds/0, stamper_push/3, stamper_send/2, stamper_next/1]).
@@ -135,3 +135,7 @@ hand_written_call(_Reference, _Number) -> ?STUB.
 %% Result}}]}' in batches, then `finished'.
 -spec graph_start(pid(), chain | star | tree | dense, pos_integer()) -> ok.
 graph_start(_To, _Shape, _Threads) -> ?STUB.
+
+%% @doc Gives its argument back, by way of a dirty scheduler.
+-spec dirty_echo(integer()) -> integer().
+dirty_echo(_Number) -> ?STUB.

@@ -6,7 +6,8 @@
 
 use rustler::sys::{
     ErlNifEnv, ErlNifHash, ErlNifTerm, enif_alloc_env, enif_clear_env, enif_free_env, enif_hash,
-    enif_is_identical, enif_make_copy, enif_make_pid, enif_send, enif_thread_type,
+    enif_is_identical, enif_make_copy, enif_make_list_from_array, enif_make_pid, enif_send,
+    enif_thread_type,
 };
 use rustler::{Env, LocalPid, Term};
 use std::borrow::Borrow;
@@ -189,6 +190,47 @@ impl Hash for TermKey {
 impl Borrow<TermView> for TermKey {
     fn borrow(&self) -> &TermView {
         self.view()
+    }
+}
+
+/// Terms on their way into a list. A `Vec<Term>` takes twice the memory, and another copy.
+pub struct TermList<'a> {
+    env: Env<'a>,
+    terms: Vec<ErlNifTerm>,
+}
+
+impl<'a> TermList<'a> {
+    /// An empty list that has room for so many terms.
+    pub fn with_capacity(env: Env<'a>, capacity: usize) -> Self {
+        Self {
+            env,
+            terms: Vec::with_capacity(capacity),
+        }
+    }
+
+    /// Appends a term.
+    pub fn push(&mut self, term: Term<'a>) {
+        self.terms.push(term.as_c_arg());
+    }
+
+    /// How many terms there are.
+    pub fn len(&self) -> usize {
+        self.terms.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// The list of them.
+    pub fn to_term(&self) -> Term<'a> {
+        let (terms, length) = (self.terms.as_ptr(), self.terms.len() as u32);
+        // SAFETY: every term was pushed with the lifetime of this environment, so it lives in it.
+        unsafe {
+            let list = enif_make_list_from_array(self.env.as_c_arg(), terms, length);
+            Term::new(self.env, list)
+        }
     }
 }
 

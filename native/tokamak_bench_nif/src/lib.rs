@@ -24,6 +24,12 @@ fn noop() -> rustler::Atom {
     atoms::ok()
 }
 
+/// Gives its argument back, by way of a dirty scheduler.
+#[rustler::nif(schedule = "DirtyIo")]
+fn dirty_echo(number: i64) -> i64 {
+    number
+}
+
 fn load(env: rustler::Env, _load_info: rustler::Term) -> bool {
     select::open_resource_type(env)
 }

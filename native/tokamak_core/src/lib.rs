@@ -17,4 +17,3 @@ mod sync;
 pub mod task_state;
 pub mod timer_wheel;
 pub mod timers;
-pub mod wake_flag;

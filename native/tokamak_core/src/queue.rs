@@ -1,16 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The event queue: many producers, one consumer at a time, bounded, with one wake.
 //!
+//! Producers append to blocks under a lock that is held for some nanoseconds; the consumer takes all
+//! blocks at once into a [`Batch`] of its own and pops from that, so it meets the lock once for many
+//! items, and an item moves from one processor to the other with its neighbours.
+//!
+//! The wake protocol is part of what the lock protects:
+//!
+//! ```text
+//!              a push: "send the wake"
+//!   quiet ----------------------------------> notified
+//!     ^                                          |  a push: nothing to do
+//!     +------------------------------------------+
+//!       rearm() finds the queue empty; otherwise it stays notified, and the consumer goes on
+//! ```
+//!
 //! Admission and storage are apart: `pushed` counts what was let in, `released` what its consumer
 //! is done with. An event that was drained but not yet delivered (it waits for a poller or for a
 //! slow handler) still counts, so the bound holds over the whole way to a mailbox.
 
-use crate::wake_flag::WakeFlag;
-use crossbeam_queue::SegQueue;
-use crossbeam_utils::CachePadded;
-use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+/// Items of a block.
+const BLOCK: usize = 256;
+/// Emptied blocks that are kept for reuse while items keep coming: as many as a full queue of the
+/// default bound needs.
+const SPARE_BLOCKS: usize = 256;
+/// Emptied blocks that are kept when the consumer goes to sleep.
+const SPARE_BLOCKS_ASLEEP: usize = 1;
 
 /// What the pusher has to do after a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,20 +65,62 @@ pub struct QueueMetrics {
     pub high_water_mark: u64,
 }
 
-/// A bounded queue with the one-wake protocol of [`WakeFlag`].
+type Blocks<T> = VecDeque<VecDeque<T>>;
+
+/// What the lock protects.
+#[derive(Debug)]
+struct State<T> {
+    /// The last one is being filled.
+    blocks: Blocks<T>,
+    spare: Blocks<T>,
+    /// A wake is under way, or the consumer is at work.
+    notified: bool,
+    closed: bool,
+    /// Producers that wait for room.
+    waiting: usize,
+    wakes: u64,
+    refused: u64,
+    high_water_mark: u64,
+}
+
+/// What a consumer has taken out of a queue and not yet looked at.
+#[derive(Debug)]
+pub struct Batch<T> {
+    blocks: Blocks<T>,
+    emptied: Blocks<T>,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self {
+            blocks: VecDeque::new(),
+            emptied: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Batch<T> {
+    /// The oldest items, if there are any.
+    fn front(&mut self) -> Option<&mut VecDeque<T>> {
+        while self.blocks.front().is_some_and(VecDeque::is_empty) {
+            let block = self.blocks.pop_front();
+            if self.emptied.len() < SPARE_BLOCKS {
+                self.emptied.extend(block);
+            }
+        }
+        self.blocks.front_mut()
+    }
+}
+
+/// A bounded queue with one wake; see the [module](self).
 #[derive(Debug)]
 pub struct EventQueue<T> {
-    items: SegQueue<T>,
     limit: u64,
-    flag: CachePadded<WakeFlag>,
-    pushed: CachePadded<AtomicU64>,
-    released: CachePadded<AtomicU64>,
-    wakes: AtomicU64,
-    refused: AtomicU64,
-    high_water_mark: AtomicU64,
+    state: Mutex<State<T>>,
+    /// Written under the lock only, as `released` and `closed` are.
+    pushed: AtomicU64,
+    released: AtomicU64,
     closed: AtomicBool,
-    waiting_producers: AtomicUsize,
-    space_lock: Mutex<()>,
     space: Condvar,
 }
 
@@ -67,17 +128,20 @@ impl<T> EventQueue<T> {
     /// A queue that lets in up to `limit` items that are not yet delivered.
     pub fn new(limit: usize) -> Self {
         Self {
-            items: SegQueue::new(),
             limit: limit as u64,
-            flag: CachePadded::new(WakeFlag::new()),
-            pushed: CachePadded::new(AtomicU64::new(0)),
-            released: CachePadded::new(AtomicU64::new(0)),
-            wakes: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            high_water_mark: AtomicU64::new(0),
+            state: Mutex::new(State {
+                blocks: VecDeque::new(),
+                spare: VecDeque::new(),
+                notified: false,
+                closed: false,
+                waiting: 0,
+                wakes: 0,
+                refused: 0,
+                high_water_mark: 0,
+            }),
+            pushed: AtomicU64::new(0),
+            released: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            waiting_producers: AtomicUsize::new(0),
-            space_lock: Mutex::new(()),
             space: Condvar::new(),
         }
     }
@@ -87,31 +151,32 @@ impl<T> EventQueue<T> {
     /// # Errors
     /// [`Refused`] with the item, when the queue is full or closed.
     pub fn try_push(&self, item: T) -> Result<Wake, Refused<T>> {
-        if self.closed.load(Ordering::Relaxed) {
+        let mut state = self.state.lock();
+        if state.closed {
             return Err(Refused::Closed(item));
         }
-        let before = self.pushed.fetch_add(1, Ordering::SeqCst);
-        if before.wrapping_sub(self.released.load(Ordering::SeqCst)) >= self.limit {
-            self.pushed.fetch_sub(1, Ordering::SeqCst);
-            self.refused.fetch_add(1, Ordering::Relaxed);
+        if self.is_full() {
+            state.refused += 1;
             return Err(Refused::Overloaded(item));
         }
-        self.items.push(item);
-        Ok(self.notify())
+        self.count_pushed(1);
+        state.append(item);
+        Ok(state.notify())
     }
 
-    /// Pushes an item that was admitted elsewhere (a timer, an fd with at most one event pending, a
-    /// submitted operation): the bound does not apply, but the item counts.
+    /// Pushes an item that was admitted elsewhere (a timer, an fd with at most one event pending):
+    /// the bound does not apply, but the item counts.
     ///
     /// # Errors
     /// [`Refused::Closed`] with the item, when the queue is closed.
     pub fn push_admitted(&self, item: T) -> Result<Wake, Refused<T>> {
-        if self.closed.load(Ordering::Relaxed) {
+        let mut state = self.state.lock();
+        if state.closed {
             return Err(Refused::Closed(item));
         }
-        self.pushed.fetch_add(1, Ordering::SeqCst);
-        self.items.push(item);
-        Ok(self.notify())
+        self.count_pushed(1);
+        state.append(item);
+        Ok(state.notify())
     }
 
     /// Reserves places for items that come later, by [`push_reserved`](Self::push_reserved); given back by
@@ -120,17 +185,16 @@ impl<T> EventQueue<T> {
     /// # Errors
     /// [`Refused`], when there are not so many places, or the queue is closed.
     pub fn reserve(&self, count: usize) -> Result<(), Refused<()>> {
-        if self.closed.load(Ordering::Relaxed) {
+        let count = count as u64;
+        let mut state = self.state.lock();
+        if state.closed {
             return Err(Refused::Closed(()));
         }
-        let count = count as u64;
-        let before = self.pushed.fetch_add(count, Ordering::SeqCst);
-        let waiting = before.wrapping_sub(self.released.load(Ordering::SeqCst));
-        if waiting + count > self.limit {
-            self.pushed.fetch_sub(count, Ordering::SeqCst);
-            self.refused.fetch_add(count, Ordering::Relaxed);
+        if self.len() + count > self.limit {
+            state.refused += count;
             return Err(Refused::Overloaded(()));
         }
+        self.count_pushed(count);
         Ok(())
     }
 
@@ -139,16 +203,18 @@ impl<T> EventQueue<T> {
     /// # Errors
     /// [`Refused::Closed`] with the item, when the queue is closed.
     pub fn push_reserved(&self, item: T) -> Result<Wake, Refused<T>> {
-        if self.closed.load(Ordering::Relaxed) {
+        let mut state = self.state.lock();
+        if state.closed {
             return Err(Refused::Closed(item));
         }
-        self.items.push(item);
-        Ok(self.notify())
+        state.append(item);
+        Ok(state.notify())
     }
 
     /// Counts `count` items that were admitted elsewhere and do not pass through the queue.
     pub fn admit(&self, count: usize) {
-        self.pushed.fetch_add(count as u64, Ordering::SeqCst);
+        let _state = self.state.lock();
+        self.count_pushed(count as u64);
     }
 
     /// Pushes many admitted items with one notification at the end.
@@ -159,14 +225,15 @@ impl<T> EventQueue<T> {
         &self,
         items: impl ExactSizeIterator<Item = T>,
     ) -> Result<Wake, Refused<()>> {
-        if self.closed.load(Ordering::Relaxed) {
+        let count = items.len() as u64;
+        let mut blocks = into_blocks(items);
+        let mut state = self.state.lock();
+        if state.closed {
             return Err(Refused::Closed(()));
         }
-        self.pushed.fetch_add(items.len() as u64, Ordering::SeqCst);
-        for item in items {
-            self.items.push(item);
-        }
-        Ok(self.notify())
+        self.count_pushed(count);
+        state.blocks.append(&mut blocks);
+        Ok(state.notify())
     }
 
     /// Pushes an item, waiting up to `timeout` while the queue is full. Blocks its thread: for
@@ -175,39 +242,59 @@ impl<T> EventQueue<T> {
     /// # Errors
     /// [`Refused`] with the item, when the queue is still full after `timeout`, or closed.
     pub fn push_timeout(&self, item: T, timeout: Duration) -> Result<Wake, Refused<T>> {
-        let mut item = match self.try_push_counted_once(item) {
-            Err(Refused::Overloaded(item)) => item,
-            other => return other,
-        };
-        let deadline = Instant::now() + timeout;
-        loop {
-            let mut lock = self.space_lock.lock();
-            self.waiting_producers.fetch_add(1, Ordering::SeqCst);
-            // Pairs with the fence of `release`: it sees us waiting, or we see what it released.
-            fence(Ordering::SeqCst);
-            let late = self.is_full()
-                && !self.is_closed()
-                && self.space.wait_until(&mut lock, deadline).timed_out();
-            self.waiting_producers.fetch_sub(1, Ordering::SeqCst);
-            drop(lock);
-            item = match self.try_push_counted_once(item) {
-                Err(Refused::Overloaded(item)) if !late => item,
-                other => return other,
-            };
+        let mut state = self.state.lock();
+        if self.is_full() && !state.closed {
+            state = self.wait_for_space(state, timeout);
         }
-    }
-
-    /// `try_push` whose refusals are not counted: a producer that waits was not turned away.
-    fn try_push_counted_once(&self, item: T) -> Result<Wake, Refused<T>> {
-        if self.is_full() && !self.is_closed() {
+        if state.closed {
+            return Err(Refused::Closed(item));
+        }
+        if self.is_full() {
+            state.refused += 1;
             return Err(Refused::Overloaded(item));
         }
-        self.try_push(item)
+        self.count_pushed(1);
+        state.append(item);
+        Ok(state.notify())
     }
 
-    /// Takes the oldest item. It keeps its place under the bound until it is released.
-    pub fn pop(&self) -> Option<T> {
-        self.items.pop()
+    #[cold]
+    fn wait_for_space<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<T>>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, State<T>> {
+        let deadline = Instant::now() + timeout;
+        let mut late = false;
+        state.waiting += 1;
+        while self.is_full() && !state.closed && !late {
+            (state, late) = self.space.wait_until(state, deadline);
+        }
+        state.waiting -= 1;
+        state
+    }
+
+    /// The oldest items that are left in the batch or, when it has none, in the queue. Those that are
+    /// taken out keep their places under the bound until they are released.
+    pub fn front<'a>(&self, batch: &'a mut Batch<T>) -> Option<&'a mut VecDeque<T>> {
+        if batch.front().is_none() {
+            self.take(batch);
+        }
+        batch.front()
+    }
+
+    /// Takes the oldest item, see [`front`](Self::front).
+    pub fn pop(&self, batch: &mut Batch<T>) -> Option<T> {
+        self.front(batch)?.pop_front()
+    }
+
+    /// Moves all there is into an empty batch, and its emptied blocks to the producers.
+    fn take(&self, batch: &mut Batch<T>) {
+        let mut state = self.state.lock();
+        std::mem::swap(&mut state.blocks, &mut batch.blocks);
+        if state.spare.is_empty() {
+            std::mem::swap(&mut state.spare, &mut batch.emptied);
+        }
     }
 
     /// Gives back the places of `count` delivered items and lets waiting producers go on.
@@ -215,54 +302,63 @@ impl<T> EventQueue<T> {
         if count == 0 {
             return;
         }
-        let released = self.released.fetch_add(count as u64, Ordering::SeqCst);
-        let waited = self.pushed.load(Ordering::Relaxed).wrapping_sub(released);
-        self.high_water_mark.fetch_max(waited, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.waiting_producers.load(Ordering::SeqCst) > 0 {
-            // Taking the lock means that no producer is between its last look and its sleep.
-            drop(self.space_lock.lock());
+        let mut state = self.state.lock();
+        state.high_water_mark = state.high_water_mark.max(self.len());
+        let released = self.released.load(Ordering::Relaxed) + count as u64;
+        self.released.store(released, Ordering::Relaxed);
+        // Who waits for room is woken when there is much of it, not for each place.
+        let wake = state.waiting > 0 && self.len() <= self.limit / 2;
+        drop(state);
+        if wake {
             self.space.notify_all();
         }
     }
 
     /// To be called by the consumer when it found nothing more: `true` if it has to go on.
     #[must_use]
-    pub fn rearm(&self, has_more: impl FnOnce() -> bool) -> bool {
-        self.flag.rearm(|| !self.items.is_empty() || has_more())
+    pub fn rearm(&self, batch: &mut Batch<T>) -> bool {
+        let mut state = self.state.lock();
+        if !state.blocks.is_empty() || batch.front().is_some() {
+            return true;
+        }
+        state.notified = false;
+        let mut surplus = std::mem::take(&mut state.spare);
+        state
+            .spare
+            .extend(surplus.drain(..surplus.len().min(SPARE_BLOCKS_ASLEEP)));
+        drop(state);
+        batch.emptied.truncate(SPARE_BLOCKS_ASLEEP);
+        false
     }
 
     /// Says that there is something for the consumer that is not in this queue.
     pub fn notify(&self) -> Wake {
-        if self.flag.notify() {
-            self.wakes.fetch_add(1, Ordering::Relaxed);
-            Wake::Send
-        } else {
-            Wake::Pending
-        }
+        self.state.lock().notify()
     }
 
     /// Whether a wake is under way, or the consumer is at work.
     pub fn is_notified(&self) -> bool {
-        self.flag.is_notified()
+        self.state.lock().notified
     }
 
     /// Lets nothing more in and ends the wait of producers. What is queued can still be taken.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        drop(self.space_lock.lock());
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.closed.store(true, Ordering::Release);
+        drop(state);
         self.space.notify_all();
     }
 
     /// Whether the queue was closed.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Items let in and not yet delivered.
     pub fn len(&self) -> u64 {
-        let released = self.released.load(Ordering::SeqCst);
-        self.pushed.load(Ordering::SeqCst).saturating_sub(released)
+        let released = self.released.load(Ordering::Relaxed);
+        self.pushed.load(Ordering::Relaxed).saturating_sub(released)
     }
 
     /// Whether everything that was let in is delivered.
@@ -277,17 +373,50 @@ impl<T> EventQueue<T> {
 
     /// The counters.
     pub fn metrics(&self) -> QueueMetrics {
-        let drained = self.released.load(Ordering::SeqCst);
-        let pushed = self.pushed.load(Ordering::SeqCst);
-        let waiting = pushed.saturating_sub(drained);
+        let state = self.state.lock();
         QueueMetrics {
-            pushed,
-            drained,
-            wakes: self.wakes.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            high_water_mark: self.high_water_mark.load(Ordering::Relaxed).max(waiting),
+            pushed: self.pushed.load(Ordering::Relaxed),
+            drained: self.released.load(Ordering::Relaxed),
+            wakes: state.wakes,
+            refused: state.refused,
+            high_water_mark: state.high_water_mark.max(self.len()),
         }
     }
+
+    /// To be called under the lock.
+    fn count_pushed(&self, count: u64) {
+        let pushed = self.pushed.load(Ordering::Relaxed) + count;
+        self.pushed.store(pushed, Ordering::Relaxed);
+    }
+}
+
+impl<T> State<T> {
+    fn append(&mut self, item: T) {
+        match self.blocks.back_mut() {
+            Some(block) if block.len() < BLOCK => block.push_back(item),
+            _ => {
+                let mut block = self.spare.pop_front().unwrap_or_default();
+                block.push_back(item);
+                self.blocks.push_back(block);
+            }
+        }
+    }
+
+    fn notify(&mut self) -> Wake {
+        if std::mem::replace(&mut self.notified, true) {
+            return Wake::Pending;
+        }
+        self.wakes += 1;
+        Wake::Send
+    }
+}
+
+fn into_blocks<T>(mut items: impl ExactSizeIterator<Item = T>) -> Blocks<T> {
+    let mut blocks = VecDeque::with_capacity(items.len().div_ceil(BLOCK));
+    while items.len() > 0 {
+        blocks.push_back(items.by_ref().take(BLOCK).collect());
+    }
+    blocks
 }
 
 #[cfg(all(test, not(loom)))]
@@ -298,28 +427,28 @@ mod tests {
 
     #[test]
     fn only_the_first_push_sends_a_wake_until_the_consumer_rearms() {
-        let queue = EventQueue::new(8);
+        let (queue, mut batch) = (EventQueue::new(8), Batch::default());
         assert_eq!(queue.try_push(1), Ok(Wake::Send));
         assert_eq!(queue.try_push(2), Ok(Wake::Pending));
         assert_eq!(
-            (queue.pop(), queue.pop(), queue.pop()),
-            (Some(1), Some(2), None)
+            [(); 3].map(|()| queue.pop(&mut batch)),
+            [Some(1), Some(2), None]
         );
-        assert!(!queue.rearm(|| false));
+        assert!(!queue.rearm(&mut batch));
         assert_eq!(queue.try_push(3), Ok(Wake::Send));
         assert!(
-            queue.rearm(|| false),
+            queue.rearm(&mut batch),
             "something is left, so the consumer goes on"
         );
     }
 
     #[test]
     fn a_full_queue_refuses_until_its_consumer_releases_and_gives_the_item_back() {
-        let queue = EventQueue::new(2);
+        let (queue, mut batch) = (EventQueue::new(2), Batch::default());
         assert!(queue.try_push("a").is_ok());
         assert!(queue.try_push("b").is_ok());
         assert_eq!(queue.try_push("c"), Err(Refused::Overloaded("c")));
-        assert_eq!(queue.pop(), Some("a"));
+        assert_eq!(queue.pop(&mut batch), Some("a"));
         assert_eq!(
             queue.try_push("c"),
             Err(Refused::Overloaded("c")),
@@ -333,26 +462,27 @@ mod tests {
 
     #[test]
     fn a_closed_queue_refuses_and_keeps_what_it_has() {
-        let queue = EventQueue::new(2);
+        let (queue, mut batch) = (EventQueue::new(2), Batch::default());
         assert!(queue.try_push(1).is_ok());
         queue.close();
         assert_eq!(queue.try_push(2), Err(Refused::Closed(2)));
         assert_eq!(queue.push_admitted(2), Err(Refused::Closed(2)));
-        assert_eq!(queue.pop(), Some(1));
+        assert_eq!(queue.pop(&mut batch), Some(1));
     }
 
     #[test]
     fn a_waiting_producer_goes_on_when_a_place_is_released() {
         let queue = Arc::new(EventQueue::new(1));
+        let mut batch = Batch::default();
         assert!(queue.try_push(1).is_ok());
         let producer = {
             let queue = Arc::clone(&queue);
             std::thread::spawn(move || queue.push_timeout(2, Duration::from_secs(60)))
         };
-        assert_eq!(queue.pop(), Some(1));
+        assert_eq!(queue.pop(&mut batch), Some(1));
         queue.release(1);
         assert!(producer.join().expect("the producer ended").is_ok());
-        assert_eq!(queue.pop(), Some(2));
+        assert_eq!(queue.pop(&mut batch), Some(2));
     }
 
     #[test]
@@ -401,17 +531,18 @@ mod tests {
             })
             .collect();
         let mut next = [0; 4];
+        let mut batch = Batch::default();
         while next.iter().sum::<u64>() < 4 * EACH {
             woken
                 .recv_timeout(Duration::from_secs(60))
                 .expect("no wake is lost");
             loop {
-                while let Some((producer, i)) = queue.pop() {
+                while let Some((producer, i)) = queue.pop(&mut batch) {
                     assert_eq!(i, next[producer as usize]);
                     next[producer as usize] += 1;
                     queue.release(1);
                 }
-                if !queue.rearm(|| false) {
+                if !queue.rearm(&mut batch) {
                     break;
                 }
             }
@@ -420,6 +551,145 @@ mod tests {
             producer.join().expect("the producer ended");
         }
         assert!(queue.is_empty());
-        assert!(queue.metrics().high_water_mark <= 64 + 4);
+        assert!(queue.metrics().high_water_mark <= 64);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::{Batch, EventQueue, Refused, Wake};
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::sync::{Arc, Condvar, Mutex};
+    use loom::thread;
+    use std::time::Duration;
+
+    /// The queue with a mailbox that can hold wakes.
+    struct Model {
+        queue: EventQueue<u32>,
+        mailbox: Mutex<usize>,
+        arrived: Condvar,
+        largest_mailbox: AtomicUsize,
+    }
+
+    impl Model {
+        fn new(limit: usize) -> Arc<Self> {
+            Arc::new(Self {
+                queue: EventQueue::new(limit),
+                mailbox: Mutex::new(0),
+                arrived: Condvar::new(),
+                largest_mailbox: AtomicUsize::new(0),
+            })
+        }
+
+        fn after_push(&self, wake: Wake) {
+            if wake == Wake::Send {
+                let mut mailbox = self.mailbox.lock().unwrap();
+                *mailbox += 1;
+                self.largest_mailbox.fetch_max(*mailbox, Ordering::Relaxed);
+                self.arrived.notify_one();
+            }
+        }
+
+        fn push(&self, item: u32) {
+            match self.queue.push_timeout(item, Duration::from_secs(1)) {
+                Ok(wake) => self.after_push(wake),
+                Err(Refused::Closed(_)) => {}
+                Err(Refused::Overloaded(_)) => panic!("models have no time"),
+            }
+        }
+
+        fn close(&self) {
+            self.queue.close();
+            self.after_push(self.queue.notify());
+        }
+
+        fn wait(&self) {
+            let mut mailbox = self.mailbox.lock().unwrap();
+            while *mailbox == 0 {
+                mailbox = self.arrived.wait(mailbox).unwrap();
+            }
+            *mailbox -= 1;
+        }
+
+        /// Takes all there is, as a drain does, until the flag is quiet again.
+        fn drain(&self, taken: &mut Vec<u32>, stop: impl Fn(&[u32]) -> bool) {
+            let mut batch = Batch::default();
+            loop {
+                while let Some(item) = self.queue.pop(&mut batch) {
+                    taken.push(item);
+                    self.queue.release(1);
+                }
+                if stop(taken) || !self.queue.rearm(&mut batch) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Two producers, one of them with two items, against a consumer that sleeps between drains.
+    fn two_producers(limit: usize) {
+        let model = Model::new(limit);
+        let producers: Vec<_> = [vec![1, 2], vec![11]]
+            .into_iter()
+            .map(|items| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || items.into_iter().for_each(|item| model.push(item)))
+            })
+            .collect();
+        let mut taken = Vec::new();
+        while taken.len() < 3 {
+            model.wait();
+            model.drain(&mut taken, |taken| taken.len() == 3);
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        let mut first: Vec<u32> = taken.clone();
+        first.retain(|item| *item < 10);
+        assert_eq!(first, [1, 2]);
+        assert!(taken.contains(&11));
+        assert_eq!(model.largest_mailbox.load(Ordering::Relaxed), 1);
+    }
+
+    fn bounded(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        // Three involuntary switches show every known bug of such protocols, in seconds.
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    }
+
+    #[test]
+    fn loom_no_push_of_two_producers_is_missed_and_at_most_one_wake_waits() {
+        bounded(|| two_producers(3));
+    }
+
+    #[test]
+    fn loom_producers_that_wait_for_room_always_get_it() {
+        bounded(|| two_producers(1));
+    }
+
+    #[test]
+    fn loom_a_close_reaches_a_consumer_that_waits_and_a_producer_that_waits() {
+        bounded(|| {
+            let model = Model::new(1);
+            let producer = {
+                let model = Arc::clone(&model);
+                thread::spawn(move || {
+                    model.push(1);
+                    model.push(2);
+                })
+            };
+            let closer = {
+                let model = Arc::clone(&model);
+                thread::spawn(move || model.close())
+            };
+            let mut taken = Vec::new();
+            while !model.queue.is_closed() {
+                model.wait();
+                model.drain(&mut taken, |_| model.queue.is_closed());
+            }
+            producer.join().unwrap();
+            closer.join().unwrap();
+        });
     }
 }

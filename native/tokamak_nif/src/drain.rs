@@ -16,7 +16,8 @@ use rustler::{Encoder, Env, Term};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokamak::environment::{SavedTerm, Sender};
+use tokamak::environment::{SavedTerm, Sender, TermList};
+use tokamak_core::queue::Batch;
 use tokamak_core::readiness::{ComeBack, Consumer};
 
 /// The most events one call takes when its caller names no number.
@@ -33,8 +34,10 @@ const EVENTS_PER_PERCENT: usize = 200;
 pub struct Drain {
     /// The last drain left something: what it reported is not looked at again before the end.
     unfinished: bool,
+    /// Events taken out of the queue that nobody has looked at yet.
+    batch: Batch<Event>,
     /// Descriptors that the consumer was told of and has not come back for.
-    pub reported: Vec<(Arc<Watch>, Direction)>,
+    pub reported: Vec<Reported>,
     /// Events for pollers, taken out of the queue by the loop's process.
     pub parked: VecDeque<Event>,
     /// Parked events whose callback id got a handler.
@@ -43,7 +46,7 @@ pub struct Drain {
 
 /// What a poll found.
 pub enum Polled<'a> {
-    Events(Vec<Term<'a>>),
+    Events(TermList<'a>),
     /// All that this call may take were events of ended watches: poll again.
     More,
     Busy,
@@ -52,14 +55,15 @@ pub enum Polled<'a> {
 
 /// What a drain or dispatch found.
 pub struct Drained<'a> {
-    pub terms: Vec<Term<'a>>,
+    pub terms: TermList<'a>,
     pub more: bool,
 }
 
 /// Takes as many events as one call may, by count and by time.
 struct Allowance {
     left: usize,
-    taken: usize,
+    /// Taken since the last look at the clock.
+    unchecked: usize,
     started: Instant,
 }
 
@@ -67,21 +71,24 @@ impl Allowance {
     fn new(max: usize) -> Self {
         Self {
             left: max,
-            taken: 0,
+            unchecked: 0,
             started: Instant::now(),
+        }
+    }
+
+    fn count(&mut self, taken: usize) {
+        self.left -= taken;
+        self.unchecked += taken;
+        if self.unchecked >= CLOCK_INTERVAL {
+            self.unchecked = 0;
+            if self.started.elapsed() > TIME_LIMIT {
+                self.left = 0;
+            }
         }
     }
 
     fn is_used_up(&self) -> bool {
         self.left == 0
-            || (self.taken.is_multiple_of(CLOCK_INTERVAL)
-                && self.taken > 0
-                && self.started.elapsed() > TIME_LIMIT)
-    }
-
-    fn count(&mut self) {
-        self.left -= 1;
-        self.taken += 1;
     }
 }
 
@@ -100,7 +107,7 @@ impl EventLoop {
         }
         self.descriptors.collect(self);
         let mut allowance = Allowance::new(max);
-        let mut terms = Vec::new();
+        let mut terms = self.term_list(env, max);
         let more = loop {
             self.take(
                 env,
@@ -112,7 +119,7 @@ impl EventLoop {
             if allowance.is_used_up() {
                 break true;
             }
-            if !self.queue.rearm(|| false) {
+            if !self.queue.rearm(&mut state.batch) {
                 break false;
             }
         };
@@ -127,13 +134,14 @@ impl EventLoop {
 
     /// A process polls; with a reference, it waits if there is nothing.
     pub fn poll<'a>(&self, env: Env<'a>, reference: Option<Term<'a>>) -> Polled<'a> {
+        let mut state = self.drain.lock();
+        // Under the lock: of two that poll at once, the second finds the first one waiting.
         if self.is_polled_by_other(env) {
             return Polled::Busy;
         }
-        let mut state = self.drain.lock();
         self.recheck(env, &mut state, Consumer::Poller);
         let dispatching = self.handlers.are_any();
-        let mut terms = Vec::new();
+        let mut terms = self.term_list(env, DEFAULT_MAX);
         let mut allowance = Allowance::new(DEFAULT_MAX);
         loop {
             self.take_parked(env, &mut state, &mut allowance, &mut terms);
@@ -163,7 +171,7 @@ impl EventLoop {
                 reference: SavedTerm::save(reference),
             });
             // With handlers, the loop's process owns the flag and wakes us for what it parks.
-            if dispatching || !self.queue.rearm(|| false) {
+            if dispatching || !self.queue.rearm(&mut state.batch) {
                 break;
             }
             if self.waiter.lock().take().is_none() {
@@ -209,7 +217,7 @@ impl EventLoop {
     /// are parked for pollers.
     pub fn dispatch<'a>(&self, env: Env<'a>) -> Drained<'a> {
         let mut state = self.drain.lock();
-        let mut terms = Vec::new();
+        let mut terms = self.term_list(env, DEFAULT_MAX);
         if !self.handlers.are_any() {
             return Drained { terms, more: false };
         }
@@ -218,15 +226,15 @@ impl EventLoop {
         let parked_before = state.parked.len();
         let more = loop {
             while !allowance.is_used_up()
-                && let Some(event) = state.overdue.pop_front().or_else(|| self.queue.pop())
+                && let Some(event) = self.next(&mut state)
             {
-                allowance.count();
+                allowance.count(1);
                 self.route(env, &mut state, event, &mut terms);
             }
             if allowance.is_used_up() {
                 break true;
             }
-            if !self.queue.rearm(|| false) {
+            if !self.queue.rearm(&mut state.batch) {
                 break false;
             }
         };
@@ -242,8 +250,13 @@ impl EventLoop {
         Drained { terms, more }
     }
 
+    fn next(&self, state: &mut Drain) -> Option<Event> {
+        let overdue = state.overdue.pop_front();
+        overdue.or_else(|| self.queue.pop(&mut state.batch))
+    }
+
     /// Gives an event to its handler, or parks it.
-    fn route<'a>(&self, env: Env<'a>, state: &mut Drain, event: Event, terms: &mut Vec<Term<'a>>) {
+    fn route<'a>(&self, env: Env<'a>, state: &mut Drain, event: Event, terms: &mut TermList<'a>) {
         let callback_id = payload::current_callback_id(&event);
         if !self.handlers.contains(callback_id) {
             state.parked.push_back(event);
@@ -264,17 +277,16 @@ impl EventLoop {
         state: &mut Drain,
         allowance: &mut Allowance,
         consumer: Consumer,
-        terms: &mut Vec<Term<'a>>,
+        terms: &mut TermList<'a>,
     ) {
-        let mut popped = 0;
+        let mut taken = 0;
         while !allowance.is_used_up()
-            && let Some(event) = self.queue.pop()
+            && let Some(events) = self.queue.front(&mut state.batch)
         {
-            popped += 1;
-            allowance.count();
-            deliver(env, state, event, consumer, terms);
+            let count = deliver(env, events, &mut state.reported, allowance, consumer, terms);
+            taken += count;
         }
-        self.queue.release(popped);
+        self.queue.release(taken);
     }
 
     /// Takes events that the loop's process parked.
@@ -283,17 +295,22 @@ impl EventLoop {
         env: Env<'a>,
         state: &mut Drain,
         allowance: &mut Allowance,
-        terms: &mut Vec<Term<'a>>,
+        terms: &mut TermList<'a>,
     ) {
-        let mut popped = 0;
-        while !allowance.is_used_up()
-            && let Some(event) = state.parked.pop_front()
-        {
-            popped += 1;
-            allowance.count();
-            deliver(env, state, event, Consumer::Poller, terms);
+        let mut taken = 0;
+        while !allowance.is_used_up() && !state.parked.is_empty() {
+            let Drain {
+                parked, reported, ..
+            } = &mut *state;
+            taken += deliver(env, parked, reported, allowance, Consumer::Poller, terms);
         }
-        self.queue.release(popped);
+        self.queue.release(taken);
+    }
+
+    /// Room for what a call will probably take.
+    fn term_list<'a>(&self, env: Env<'a>, max: usize) -> TermList<'a> {
+        let waiting = usize::try_from(self.queue.len()).unwrap_or(usize::MAX);
+        TermList::with_capacity(env, waiting.min(max).min(DEFAULT_MAX))
     }
 
     /// The consumer came back: what it was told of and is still ready is reported again, the rest is
@@ -331,24 +348,31 @@ impl EventLoop {
     }
 }
 
-/// Encodes an event for its consumer; a descriptor's only if its watch still stands.
+/// Encodes events for their consumer, until the next look at the clock; those of descriptors only if
+/// their watch still stands. Returns how many it took.
 fn deliver<'a>(
     env: Env<'a>,
-    state: &mut Drain,
-    event: Event,
+    events: &mut VecDeque<Event>,
+    reported: &mut Vec<Reported>,
+    allowance: &mut Allowance,
     consumer: Consumer,
-    terms: &mut Vec<Term<'a>>,
-) {
-    let Some((id, kind)) = payload::taken(&event, consumer) else {
-        return;
-    };
-    terms.push((id, atoms::event_type(kind), event.payload.encode(env)).encode(env));
-    if let Payload::Readiness {
-        watch, direction, ..
-    } = event.payload
-    {
-        state.reported.push((watch, direction));
+    terms: &mut TermList<'a>,
+) -> usize {
+    let count = events.len().min(allowance.left).min(CLOCK_INTERVAL);
+    for event in events.drain(..count) {
+        let Some((id, kind)) = payload::taken(&event, consumer) else {
+            continue;
+        };
+        terms.push((id, atoms::event_type(kind), event.payload.encode(env)).encode(env));
+        if let Payload::Readiness {
+            watch, direction, ..
+        } = event.payload
+        {
+            reported.push((watch, direction));
+        }
     }
+    allowance.count(count);
+    count
 }
 
 type Reported = (Arc<Watch>, Direction);

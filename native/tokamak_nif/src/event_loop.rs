@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokamak::environment::{SavedTerm, Sender};
 use tokamak::owners::{self, Possession, PossessionKey};
 use tokamak_core::event::EventType;
-use tokamak_core::queue::{EventQueue, Refused, Wake};
+use tokamak_core::queue::{Batch, EventQueue, Refused, Wake};
 use tokamak_core::timers::{Fired, NotStarted, TimerSet, TimerSink};
 
 /// Loops that are open.
@@ -380,7 +380,8 @@ impl EventLoop {
         self.descriptors.close();
         let dropped = std::mem::take(&mut *self.drain.lock());
         drop((handle, dropped));
-        while let Some(event) = self.queue.pop() {
+        let mut batch = Batch::default();
+        while let Some(event) = self.queue.pop(&mut batch) {
             drop(event);
             self.queue.release(1);
         }

@@ -150,7 +150,7 @@ fn encode_drained<'a>(env: Env<'a>, drained: Drained<'a>) -> Term<'a> {
     } else {
         atoms::empty()
     };
-    (tag, drained.terms).encode(env)
+    (tag, drained.terms.to_term()).encode(env)
 }
 
 /// `Reference` is `undefined`, or what to wait for.
@@ -163,7 +163,7 @@ fn loop_poll<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a
         }
         let reference = Some(reference).filter(|reference| reference.is_ref());
         match event_loop.poll(env, reference) {
-            Polled::Events(events) => events.encode(env),
+            Polled::Events(events) => events.to_term(),
             Polled::More => atoms::more().encode(env),
             Polled::Busy => error(env, atoms::busy()),
             Polled::Waiting => atoms::waiting().encode(env),

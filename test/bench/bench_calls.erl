@@ -1,0 +1,205 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Native calls, beside the asynchronous call that NIF authors write by hand (a tokio runtime, a spawn
+%% and a message from an environment of its own), a NIF on a dirty scheduler, and a process that answers.
+%%
+%% The operations do nothing but return, so that the way to them and back is what is measured. Every
+%% result is checked.
+-module(bench_calls).
+
+-export([benches/1]).
+
+-define(EAGER, 300000).
+-define(WAITING, 10000).
+-define(PIPELINED, 100000).
+-define(AT_ONCE, 1000).
+-define(READY, {tokamak_test_engine, yields}).
+
+-spec benches(tokamak_bench:options()) -> [tokamak_bench:bench()].
+benches(Options) ->
+    %% Both runtimes are started, with the descriptors they keep.
+    0 = by_hand(0),
+    {ok, 0} = tokamak:call(?READY, [0]),
+    [
+        fun() -> eager(Options) end,
+        fun() -> one_at_a_time(Options) end,
+        fun() -> pipelined(Options) end
+        | [fun() -> callers(Callers, Options) end || Callers <- [1, 10, 100, 1000]]
+    ].
+
+%% Eager calls: the answer is there at once.
+eager(Options) ->
+    Calls = bench_measure:scaled(?EAGER, Options),
+    Waiting = bench_measure:scaled(?WAITING, Options),
+    Values = [
+        {integer, "an integer", 42},
+        {map, "a small map", #{id => 1, name => <<"name">>, list => [1, 2, 3]}},
+        {binary, "a binary of 64 KiB", binary:copy(<<0>>, 65536)}
+    ],
+    Subjects =
+        [{Key, fun() -> timed(Calls, fun(_) -> echo(Value) end) end} || {Key, _, Value} <- Values] ++
+            [{by_hand, fun() -> timed(Waiting, fun by_hand/1) end}],
+    Measured = bench_measure:compare(Subjects, Options),
+    [
+        row(Measured, ["eager call, ", Name], Key, by_hand, "hand-written call", marks(Key))
+     || {Key, Name, _} <- Values
+    ].
+
+marks(integer) -> #{must => 50, aim => 100};
+marks(_) -> #{}.
+
+echo(Value) ->
+    {ok, Value} = tokamak:call(echo, [Value]).
+
+%% Calls that wait, one at a time.
+one_at_a_time(Options) ->
+    Calls = bench_measure:scaled(?WAITING, Options),
+    Server = spawn_link(fun serve/0),
+    Subjects = [
+        {call, fun() -> timed(Calls, fun(_) -> {ok, 0} = tokamak:call(?READY, [0]) end) end},
+        {by_hand, fun() -> timed(Calls, fun by_hand/1) end},
+        {dirty, fun() -> timed(Calls, fun(N) -> N = tokamak_bench_nif:dirty_echo(N) end) end},
+        {process, fun() -> timed(Calls, fun(N) -> ask(Server, N) end) end}
+    ],
+    Measured = bench_measure:compare(Subjects, Options),
+    Server ! stop,
+    Name = "waiting call, one at a time",
+    [
+        row(Measured, Name, call, by_hand, "hand-written call", #{must => 1.0, aim => 1.3}),
+        row(Measured, Name, call, dirty, "NIF on a dirty scheduler", #{}),
+        row(Measured, Name, call, process, "process to process", #{})
+    ].
+
+%% Many calls under way at once.
+pipelined(Options) ->
+    Calls = bench_measure:scaled(?PIPELINED, Options) div ?AT_ONCE * ?AT_ONCE,
+    Subjects =
+        [
+            {{gather, Size}, fun() -> in_batches(Calls, Size, fun gather/1) end}
+         || Size <- [10, 50, ?AT_ONCE]
+        ] ++
+            [
+                {submit, fun() -> submit(Calls) end},
+                {async, fun() -> in_batches(Calls, ?AT_ONCE, fun async/1) end},
+                {by_hand, fun() -> in_batches(Calls, ?AT_ONCE, fun by_hand_many/1) end}
+            ],
+    Measured = bench_measure:compare(Subjects, Options),
+    Marks = #{must => 2, aim => 4},
+    Baseline = "hand-written, pipelined",
+    [
+        row(Measured, "gather of 10", {gather, 10}, by_hand, Baseline, #{}),
+        row(Measured, "gather of 50", {gather, 50}, by_hand, Baseline, #{}),
+        row(Measured, "gather of 1,000", {gather, ?AT_ONCE}, by_hand, Baseline, Marks),
+        row(Measured, "submit_many of 1,000", submit, by_hand, Baseline, Marks),
+        row(Measured, "async and await of 1,000", async, by_hand, Baseline, #{})
+    ].
+
+%% Many callers, one call each at a time: how long a call takes.
+callers(Callers, Options) ->
+    Each = bench_measure:scaled(?WAITING, Options) div Callers + 1,
+    Call = fun(_) -> {ok, 0} = tokamak:call(?READY, [0]) end,
+    Subjects = [
+        {call, fun() -> latencies(Callers, Each, Call) end},
+        {by_hand, fun() -> latencies(Callers, Each, fun by_hand/1) end}
+    ],
+    Measured = bench_measure:compare(Subjects, Options),
+    [
+        bench_report:row(#{
+            name => ["waiting call, ", integer_to_list(Callers), " callers"],
+            kind => latency,
+            subject => maps:get(call, Measured),
+            baseline_name => "hand-written call",
+            baseline => maps:get(by_hand, Measured)
+        })
+    ].
+
+latencies(Callers, Each, Call) ->
+    Test = self(),
+    Pids = [spawn_link(fun() -> caller(Test, Each, Call) end) || _ <- lists:seq(1, Callers)],
+    bench_measure:latencies(Callers * Each, fun() ->
+        lists:foreach(fun(Pid) -> Pid ! go end, Pids),
+        lists:append([receive {Pid, Latencies} -> Latencies end || Pid <- Pids])
+    end).
+
+caller(Test, Each, Call) ->
+    receive
+        go -> Test ! {self(), [latency(Call, N) || N <- lists:seq(1, Each)]}
+    end.
+
+latency(Call, N) ->
+    Start = erlang:monotonic_time(nanosecond),
+    _ = Call(N),
+    erlang:monotonic_time(nanosecond) - Start.
+
+row(Measured, Name, Subject, Baseline, BaselineName, Marks) ->
+    bench_report:row(Marks#{
+        name => Name,
+        kind => wall_cost,
+        subject => maps:get(Subject, Measured),
+        baseline_name => BaselineName,
+        baseline => maps:get(Baseline, Measured)
+    }).
+
+timed(Calls, Call) ->
+    bench_measure:timed(Calls, fun() -> repeat(Call, Calls, 0) end).
+
+repeat(_Call, 0, Count) ->
+    Count;
+repeat(Call, Left, Count) ->
+    _ = Call(Left),
+    repeat(Call, Left - 1, Count + 1).
+
+in_batches(Calls, Size, Batch) ->
+    bench_measure:timed(Calls, fun() ->
+        lists:sum([Batch(Size) || _ <- lists:seq(1, Calls div Size)])
+    end).
+
+gather(Size) ->
+    {ok, Results} = tokamak:gather([{?READY, [0]} || _ <- lists:seq(1, Size)]),
+    length([ok || 0 <- Results]).
+
+async(Size) ->
+    Refs = [tokamak:async(?READY, [0]) || _ <- lists:seq(1, Size)],
+    length([ok || Ref <- Refs, {ok, 0} <- [tokamak:await(Ref)]]).
+
+submit(Calls) ->
+    {ok, Loop} = tokamak_loop:new(),
+    Sample = in_batches(Calls, ?AT_ONCE, fun(Size) ->
+        ok = tokamak_loop:submit_many(Loop, [{1, ?READY, [0]} || _ <- lists:seq(1, Size)]),
+        polled(Loop, Size)
+    end),
+    ok = tokamak_loop:destroy(Loop),
+    Sample.
+
+polled(_Loop, 0) ->
+    ?AT_ONCE;
+polled(Loop, Left) ->
+    Events = tokamak_loop:poll(Loop, infinity),
+    polled(Loop, Left - length([ok || {1, async_result, 0} <- Events])).
+
+by_hand(N) ->
+    Ref = make_ref(),
+    ok = tokamak_bench_nif:hand_written_call(Ref, N),
+    receive
+        {hand_written, Ref, {ok, N}} -> N
+    end.
+
+by_hand_many(Size) ->
+    Ref = make_ref(),
+    _ = [tokamak_bench_nif:hand_written_call(Ref, N) || N <- lists:seq(1, Size)],
+    length([receive {hand_written, Ref, {ok, _}} -> ok end || _ <- lists:seq(1, Size)]).
+
+serve() ->
+    receive
+        {From, Ref, N} ->
+            From ! {Ref, N},
+            serve();
+        stop ->
+            ok
+    end.
+
+ask(Server, N) ->
+    Ref = make_ref(),
+    Server ! {self(), Ref, N},
+    receive
+        {Ref, N} -> N
+    end.
