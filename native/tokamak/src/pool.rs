@@ -14,7 +14,7 @@ pub(crate) use item::Item;
 pub(crate) use operation::OperationHandler;
 
 use crate::atoms;
-use crate::environment::{SavedTerm, Sender, TermKey};
+use crate::environment::{SavedTerm, Sender, TermKey, TermList};
 use crate::owners::{self, Possession};
 use crate::pool_calls::PoolResource;
 use crate::progress;
@@ -251,8 +251,11 @@ impl Gate {
             return;
         };
         Sender::Thread.send(&self.owner, |env| {
-            let results: Vec<Term> = batch.iter().map(|entry| encode_entry(env, entry)).collect();
-            let payload = (atoms::results(), results);
+            let mut results = TermList::with_capacity(env, batch.len());
+            for entry in batch {
+                results.push(encode_entry(env, entry));
+            }
+            let payload = (atoms::results(), results.to_term());
             (atoms::tokamak(), open.reference.load(env), payload).encode(env)
         });
         if let Some(key) = &self.progress {
