@@ -201,6 +201,12 @@ pub fn of_result<T: Encoder + Send + 'static, E: OperationError>(result: Result<
     }
 }
 
+/// The reply of an operation that can fail and returns nothing: the atom `ok`. Used by the macros.
+#[doc(hidden)]
+pub fn of_unit_result<E: OperationError>(result: Result<(), E>) -> Reply {
+    of_result(result.map(|()| atoms::ok()))
+}
+
 /// What an operation that cannot fail gives, as a term. Used by the macros.
 #[doc(hidden)]
 pub fn encode_ok<'a, T: Encoder>(env: Env<'a>, value: T) -> Term<'a> {
@@ -214,6 +220,12 @@ pub fn encode_ok<'a, T: Encoder>(env: Env<'a>, value: T) -> Term<'a> {
 #[doc(hidden)]
 pub fn encode_unit<'a>(env: Env<'a>, (): ()) -> Term<'a> {
     encode_ok(env, atoms::ok())
+}
+
+/// What an operation that can fail and returns nothing gives, as a term. Used by the macros.
+#[doc(hidden)]
+pub fn encode_unit_result<E: OperationError>(env: Env, result: Result<(), E>) -> Term {
+    encode_result(env, result.map(|()| atoms::ok()))
 }
 
 /// What an operation that can fail gives, as a term. Used by the macros.

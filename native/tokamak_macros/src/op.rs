@@ -206,6 +206,7 @@ enum Output {
     Unit,
     Value,
     Result,
+    UnitResult,
 }
 
 impl Output {
@@ -213,7 +214,10 @@ impl Output {
         match output {
             ReturnType::Default => Self::Unit,
             ReturnType::Type(_, ty) if last_segment(ty).as_deref() == Some("Result") => {
-                Self::Result
+                match is_result_of_nothing(ty) {
+                    true => Self::UnitResult,
+                    false => Self::Result,
+                }
             }
             ReturnType::Type(..) => Self::Value,
         }
@@ -225,6 +229,7 @@ impl Output {
             Self::Unit => quote! { ::tokamak::reply::of_unit },
             Self::Value => quote! { ::tokamak::reply::of_value },
             Self::Result => quote! { ::tokamak::reply::of_result },
+            Self::UnitResult => quote! { ::tokamak::reply::of_unit_result },
         }
     }
 
@@ -234,6 +239,7 @@ impl Output {
             Self::Unit => quote! { ::tokamak::reply::encode_unit },
             Self::Value => quote! { ::tokamak::reply::encode_ok },
             Self::Result => quote! { ::tokamak::reply::encode_result },
+            Self::UnitResult => quote! { ::tokamak::reply::encode_unit_result },
         }
     }
 }
@@ -318,6 +324,21 @@ fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
         }
         ::std::option::Option::Some(poll_operation)
     }}
+}
+
+/// Whether a type is `Result<(), …>`, under whatever path.
+fn is_result_of_nothing(ty: &Type) -> bool {
+    let Type::Path(path) = ty else {
+        return false;
+    };
+    let arguments = path.path.segments.last().map(|last| &last.arguments);
+    let Some(syn::PathArguments::AngleBracketed(arguments)) = arguments else {
+        return false;
+    };
+    matches!(
+        arguments.args.first(),
+        Some(syn::GenericArgument::Type(Type::Tuple(tuple))) if tuple.elems.is_empty()
+    )
 }
 
 /// The name of a type without its path and parameters.

@@ -25,6 +25,18 @@ async fn fails(which: u32) -> Result<u32, Failure> {
     }
 }
 
+/// Succeeds with nothing.
+#[tokamak::op]
+async fn succeeds() -> Result<(), Failure> {
+    Ok(())
+}
+
+/// Succeeds with nothing, eagerly.
+#[tokamak::op(eager)]
+async fn succeeds_eagerly() -> std::result::Result<(), Failure> {
+    Ok(())
+}
+
 /// Fails eagerly.
 #[tokamak::op(eager)]
 async fn fails_eagerly() -> Result<(), Failure> {
