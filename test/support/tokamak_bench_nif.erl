@@ -139,7 +139,3 @@ dirty_echo(_Number) -> ?STUB.
 %% Result}}]}' in batches, then `finished'.
 -spec graph_start(pid(), chain | star | tree | dense, pos_integer()) -> ok.
 graph_start(_To, _Shape, _Threads) -> ?STUB.
-
-%% @doc Gives its argument back, by way of a dirty scheduler.
--spec dirty_echo(integer()) -> integer().
-dirty_echo(_Number) -> ?STUB.
