@@ -13,7 +13,7 @@ help:
 	@echo 'make test    runs all tests: Rust, loom models, Erlang, the example projects'
 	@echo 'make check   formatting, lints, warnings as errors, xref, dialyzer, documentation'
 	@echo 'make bench   runs the benchmarks; BENCH="NAME ..." runs some of them'
-	@echo 'make demo    runs the demonstration'
+	@echo 'make demo    runs the demonstration: indexes a directory tree; DEMO=PATH another one, DEMO=loop event loops'
 	@echo 'make doc     writes the documentation to _build/doc and target/doc'
 	@echo 'make clean   removes all that was built'
 
@@ -55,7 +55,7 @@ bench: setup
 
 demo:
 	@scripts/setup.sh build
-	scripts/demo.sh
+	scripts/demo.sh $(DEMO)
 
 doc: setup
 	cargo doc --workspace --no-deps

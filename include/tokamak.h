@@ -107,6 +107,13 @@ typedef struct {
      */
     void (*loop_push_result)(tokamak_loop *loop, uint64_t callback_id, int32_t is_error,
                              ErlNifEnv *env, ERL_NIF_TERM term);
+
+    /*
+     * Reports that done of total units of a key are done, for tokamak_progress: at any rate, as subscribers
+     * are sent an update an interval. The key is a term of an environment that the caller owns; it is copied
+     * where it is kept. From threads that are not the VM's only.
+     */
+    void (*progress_report)(ErlNifEnv *env, ERL_NIF_TERM key, uint64_t done, uint64_t total);
 } tokamak_table;
 
 typedef struct {

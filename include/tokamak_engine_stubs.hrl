@@ -17,6 +17,16 @@
     op_stop_waiting/2,
     op_close/1,
     op_submit/2,
+    op_pool_start/3,
+    op_pool_add/2,
+    op_pool_key/1,
+    op_pool_close/1,
+    op_pool_ack/2,
+    op_pool_cancel/1,
+    op_pool_stats/1,
+    op_pool_step/3,
+    op_pool_discover/3,
+    op_pool_lost/3,
     op_list/0,
     op_stats/0,
     op_start_runtime/4,
@@ -67,6 +77,37 @@ op_close(_Handle) -> erlang:nif_error(not_loaded).
 
 -spec op_submit(term(), term()) -> term().
 op_submit(_Loop, _Calls) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_start(atom() | {pid(), reference()}, map(), reference() | undefined) -> reference() | badarg.
+op_pool_start(_Handler, _Options, _Reference) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_add(term(), term()) -> ok | closed | badarg.
+op_pool_add(_Pool, _Items) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_key(term()) -> [fun((term()) -> term())] | badarg.
+op_pool_key(_Pool) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_close(term()) -> ok | badarg.
+op_pool_close(_Pool) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_ack(term(), pos_integer()) -> ok | not_owner | badarg.
+op_pool_ack(_Pool, _Batches) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_cancel(term()) -> sending | sent | cancelled | not_owner | badarg.
+op_pool_cancel(_Pool) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_stats(term()) -> map() | badarg.
+op_pool_stats(_Pool) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_step(term(), pos_integer(), none | {ok, {term(), list()}} | {error, term()}) ->
+    {item, term()} | waiting | over | badarg.
+op_pool_step(_Pool, _Worker, _End) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_discover(term(), pos_integer(), list()) -> ok | badarg.
+op_pool_discover(_Pool, _Worker, _Items) -> erlang:nif_error(not_loaded).
+
+-spec op_pool_lost(term(), pos_integer(), term()) -> ok | badarg.
+op_pool_lost(_Pool, _Worker, _Reason) -> erlang:nif_error(not_loaded).
 
 -spec op_list() -> [{atom(), non_neg_integer(), async | eager | blocking | stream | duplex}].
 op_list() -> erlang:nif_error(not_loaded).

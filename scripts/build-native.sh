@@ -61,6 +61,7 @@ trap 'rm -f "$messages" "$temporary"' EXIT
 case ${1:-shipped} in
     shipped)
         build_and_install tokamak_nif priv/tokamak_nif.so
+        build_and_install tokamak_spawner priv/tokamak_spawner
         ;;
     bench)
         build_and_install tokamak_bench_nif _build/native/tokamak_bench_nif.so

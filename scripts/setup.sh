@@ -32,6 +32,13 @@ find_missing() {
     want rebar3 command -v rebar3
     if [ "$need" = all ]; then
         want elixir command -v mix
+        # Real programs that the tests talk to; one that is absent is skipped there.
+        want git command -v git
+        want python3 command -v python3
+        want bc command -v bc
+        want sqlite3 command -v sqlite3
+        want wrk command -v wrk
+        want redis-server command -v redis-server
         if command -v erl >/dev/null 2>&1; then
             packages="$packages $(erlang_packages)"
         else

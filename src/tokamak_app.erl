@@ -31,5 +31,6 @@ prep_stop(State) ->
 %% @private Raw loops belong to processes that live on: they are closed here.
 -spec stop(term()) -> ok.
 stop(_State) ->
+    ok = tokamak_subprocess:shut_down(),
     ok = tokamak_nif:stop(),
     tokamak_reaper:reap().

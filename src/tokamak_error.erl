@@ -36,6 +36,25 @@
     | concurrency
     | node
     | function
+    | handler
+    | key_function
+    | on_error
+    | list
+    | pool
+    | nodes
+    | units
+    | subscription
+    | argv
+    | environment
+    | boolean
+    | input
+    | output
+    | milliseconds_u32
+    | loop_target
+    | subprocess
+    | credit
+    | signal
+    | socket
     | term
     | {options, option_kinds()}.
 %% What an argument or the value of an option should be.
@@ -117,6 +136,25 @@ describe(concurrency) -> "neither infinity nor a positive integer";
 describe(node) -> "neither a node nor any";
 describe(submissions) -> "not a list of {CallbackId, Op, Args}";
 describe(function) -> "not a function of two arguments";
+describe(handler) -> "neither {op, Op} nor a function of one argument";
+describe(key_function) -> "not a function of one argument, or not for an operation";
+describe(on_error) -> "neither skip nor stop";
+describe(list) -> "not a proper list";
+describe(pool) -> "not the reference of a pool's run";
+describe(nodes) -> "not a list of nodes, at least one and each once, or not with max_items";
+describe(units) -> "not an integer from 0 to 2^64-1";
+describe(subscription) -> "not the reference of a subscription";
+describe(argv) -> "not a list of a program and its arguments, binaries or strings without NUL";
+describe(environment) -> "not a list of {Name, Value | false}, binaries or strings without NUL";
+describe(boolean) -> "neither true nor false";
+describe(input) -> "neither pipe nor null";
+describe(output) -> "neither stream, merge, null nor {file, Path}";
+describe(milliseconds_u32) -> "not a number of milliseconds from 0 to 2^32-1";
+describe(loop_target) -> "not {Loop, CallbackId}";
+describe(subprocess) -> "not a subprocess";
+describe(credit) -> "neither once, false nor an integer from 1 to 2^31-1";
+describe(signal) -> "neither the name nor the number of a signal";
+describe(socket) -> "neither a socket of gen_tcp or gen_udp nor a port";
 describe(term) -> "a term";
 describe({options, _Kinds}) -> "not a map of options".
 
@@ -193,6 +231,51 @@ is(node, Value) ->
     is_atom(Value);
 is(function, Value) ->
     is_function(Value, 2);
+is(handler, {op, Op}) ->
+    is(operation, Op);
+is(handler, Value) ->
+    is_function(Value, 1);
+is(key_function, Value) ->
+    is_function(Value, 1);
+is(on_error, Value) ->
+    Value =:= skip orelse Value =:= stop;
+is(list, Value) ->
+    is(arguments, Value);
+is(pool, Value) ->
+    is_reference(Value) andalso tokamak_pool:is_pool(Value);
+is(nodes, Value) ->
+    Value =/= [] andalso is_list_of(Value, fun erlang:is_atom/1) andalso
+        length(lists:usort(Value)) =:= length(Value);
+is(units, Value) ->
+    is_integer(Value) andalso Value >= 0 andalso Value =< 16#FFFFFFFFFFFFFFFF;
+is(subscription, Value) ->
+    is_reference(Value) andalso tokamak_nif:progress_unsubscribe(Value) =/= badarg;
+is(argv, Value) ->
+    tokamak_subprocess:native_arguments(Value) =/= error;
+is(environment, Value) ->
+    tokamak_subprocess:native_environment(Value) =/= error;
+is(boolean, Value) ->
+    is_boolean(Value);
+is(input, Value) ->
+    Value =:= pipe orelse Value =:= null;
+is(output, {file, Path}) ->
+    is(path, Path);
+is(output, Value) ->
+    Value =:= stream orelse Value =:= merge orelse Value =:= null;
+is(milliseconds_u32, Value) ->
+    is_integer(Value) andalso Value >= 0 andalso Value =< 16#FFFFFFFF;
+is(loop_target, {Loop, CallbackId}) ->
+    is(loop, Loop) andalso is(callback_id, CallbackId);
+is(loop_target, _Value) ->
+    false;
+is(subprocess, Value) ->
+    tokamak_subprocess:is_subprocess(Value);
+is(credit, Value) ->
+    Value =:= once orelse Value =:= false orelse is(size, Value);
+is(signal, Value) ->
+    tokamak_subprocess:is_signal(Value);
+is(socket, Value) ->
+    tokamak_adoption:kind(Value) =/= error;
 is(term, _Value) ->
     true;
 is({options, Kinds}, Value) ->

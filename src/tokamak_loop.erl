@@ -21,6 +21,7 @@
 -export([start_timer/3, cancel_timer/2]).
 -export([register/3, unregister/2, post/4]).
 -export([submit/4, submit_many/2]).
+-export([adopt/3]).
 -export([event_types/0]).
 
 -include("tokamak_error.hrl").
@@ -403,6 +404,38 @@ submit_many(Loop, Calls) ->
         badarg -> ?BADARG([Loop, Calls], [loop, submissions]);
         Result -> Result
     end.
+
+%% @doc Makes events of the messages of a gen_tcp or gen_udp socket, or of a port, that the calling process owns.
+%% A process of the loop owns it from then on: a socket is closed when the loop ends.
+%%
+%% Sockets: `socket_data' with the bytes (`{IP, Port, Bin}' of gen_udp), and last, once, `socket_closed', or
+%% `socket_error' with the reason. The socket becomes binary and is read on a credit of 16 messages, which is given
+%% again when they were taken: who does not poll makes the peer wait. Messages that are in the caller's mailbox
+%% already become events, too. Writing is as ever: any process calls `gen_tcp:send/2' or `gen_udp:send/4' on the
+%% socket, and `gen_tcp:close/1'.
+%%
+%% Ports: `subprocess_stdout' with what the port gives, and `subprocess_exit' with its status, if it was opened with
+%% `exit_status', or else `undefined' when it is closed. Ports know no credit: what the program behind one writes is
+%% not bounded, which is what {@link tokamak_subprocess} is for. `Port ! {Owner, {command, Data}}' is refused by a
+%% port that changed hands; `port_command/2' still writes.
+%%
+%% `not_supported': a raw loop. `not_owner': the calling process does not own it. `einval': it is closed, or it
+%% listens.
+-spec adopt(loop(), gen_tcp:socket() | gen_udp:socket() | port(), callback_id()) ->
+    ok | {error, closed | not_supported | not_owner | inet:posix()}.
+adopt(Loop, Socket, CallbackId) when
+    is_integer(CallbackId), CallbackId >= 1, CallbackId =< 16#7FFFFFFFFFFFFFFF
+->
+    case {tokamak_adoption:kind(Socket), tokamak_nif:loop_owner(Loop)} of
+        {error, _} -> ?BADARG([Loop, Socket, CallbackId], [loop, socket, callback_id]);
+        {_, badarg} -> ?BADARG([Loop, Socket, CallbackId], [loop, socket, callback_id]);
+        {_, {raw, _Owner}} -> {error, not_supported};
+        {_, {error, closed} = Error} -> Error;
+        {closed, _} -> {error, einval};
+        {Kind, {supervised, Server}} -> tokamak_adoption:adopt({Kind, Socket, Loop, Server, CallbackId})
+    end;
+adopt(Loop, Socket, CallbackId) ->
+    ?BADARG([Loop, Socket, CallbackId], [loop, socket, callback_id]).
 
 %% @doc Lists the event types.
 -spec event_types() -> [event_type()].

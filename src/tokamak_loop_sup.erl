@@ -5,7 +5,7 @@
 -module(tokamak_loop_sup).
 -behaviour(supervisor).
 
--export([start_link/0, start_loop/1, start_selector/1]).
+-export([start_link/0, start_loop/1, start_selector/1, start_adoption/1]).
 -export([start_process/2]).
 -export([init/1]).
 
@@ -26,6 +26,14 @@ start_loop(Options) ->
 start_selector(Loop) ->
     case start_child([tokamak_selector, Loop]) of
         {ok, _Pid} -> ok;
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Starts the process that owns an adopted socket.
+-spec start_adoption(tokamak_adoption:source()) -> {ok, pid()} | {error, term()}.
+start_adoption(Source) ->
+    case start_child([tokamak_adoption, Source]) of
+        {ok, Pid} when is_pid(Pid) -> {ok, Pid};
         {error, _} = Error -> Error
     end.
 

@@ -7,7 +7,7 @@
 %% @private
 -module(tokamak_nif).
 
--export([abi_version/0, start/0, stop/0, counts/0, table/0]).
+-export([abi_version/0, start/1, stop/0, counts/0, table/0]).
 -export([id_next/0, id_reserve/1]).
 -export([
     fd_open/2,
@@ -39,22 +39,44 @@
     loop_select_here/1,
     loop_selected/2,
     loop_post/4,
+    loop_deliver/5,
     loop_info/1,
     timer_start/3,
     timer_cancel/2
 ]).
+-export([
+    subprocess_start/4,
+    subprocess_recv/2,
+    subprocess_stop_waiting/1,
+    subprocess_active/3,
+    subprocess_write/3,
+    subprocess_stop_writing/1,
+    subprocess_close_stdin/1,
+    subprocess_signal/2,
+    subprocess_is_signal/1,
+    subprocess_stop/1,
+    subprocess_abandon/1,
+    subprocess_os_pid/1,
+    subprocess_info/1,
+    subprocess_stop_all/1,
+    subprocess_spawner/0
+]).
+
+-export([progress_report/3, progress_subscribe/2, progress_unsubscribe/1, progress_stats/0]).
 
 -on_load(load/0).
 
--export_type([fd/0, loop/0]).
+-export_type([fd/0, loop/0, subprocess/0]).
 -type fd() :: reference().
 -type loop() :: reference().
+-type subprocess() :: reference().
+-type subprocess_item() :: {ok, {stdout | stderr, binary()}} | {exit, 0..255 | {signal, pos_integer()}}.
 -type event() :: {pos_integer(), atom(), term()}.
 -type error() :: {error, atom()}.
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
--define(ABI_VERSION, 1).
+-define(ABI_VERSION, 2).
 -define(STUB, erlang:nif_error(not_loaded)).
 
 -include("tokamak_engine_stubs.hrl").
@@ -71,8 +93,8 @@ load() ->
 abi_version() -> ?STUB.
 
 %% @doc Starts the native services; the calling process closes what dead processes left selected.
--spec start() -> ok | {error, binary()}.
-start() -> ?STUB.
+-spec start(ProgressInterval :: pos_integer()) -> ok | {error, binary()}.
+start(_ProgressInterval) -> ?STUB.
 
 %% @doc Closes all loops and stops the native services.
 -spec stop() -> ok.
@@ -178,6 +200,10 @@ loop_selected(_Fd, _Direction) -> ?STUB.
 -spec loop_post(term(), term(), atom(), term()) -> ok | error() | badarg.
 loop_post(_Loop, _CallbackId, _Type, _Data) -> ?STUB.
 
+%% With a reference, `{tokamak, Reference, taken}' comes when the event is taken.
+-spec loop_deliver(term(), term(), atom(), term(), reference() | undefined) -> ok | error() | badarg.
+loop_deliver(_Loop, _CallbackId, _Type, _Data, _Reference) -> ?STUB.
+
 -spec loop_info(term()) -> map() | error() | badarg.
 loop_info(_Loop) -> ?STUB.
 
@@ -186,3 +212,64 @@ timer_start(_Loop, _Milliseconds, _CallbackId) -> ?STUB.
 
 -spec timer_cancel(term(), term()) -> non_neg_integer() | false | error() | badarg.
 timer_cancel(_Loop, _TimerRef) -> ?STUB.
+
+-spec progress_report(term(), term(), term()) -> ok | badarg.
+progress_report(_Key, _Done, _Total) -> ?STUB.
+
+-spec progress_subscribe([term()], non_neg_integer()) -> reference() | error().
+progress_subscribe(_Key, _Interval) -> ?STUB.
+
+-spec progress_unsubscribe(term()) -> ok | not_owner | badarg.
+progress_unsubscribe(_Ref) -> ?STUB.
+
+-spec progress_stats() -> map().
+progress_stats() -> ?STUB.
+
+%% After a subprocess, `{tokamak, Reference, started | {error, Reason}}' comes.
+-spec subprocess_start(binary(), tuple(), undefined | {term(), term()}, reference()) ->
+    subprocess() | error() | badarg.
+subprocess_start(_Program, _Request, _Loop, _Reference) -> ?STUB.
+
+-spec subprocess_recv(term(), reference()) ->
+    subprocess_item() | waiting | error() | not_owner | badarg.
+subprocess_recv(_Subprocess, _Reference) -> ?STUB.
+
+-spec subprocess_stop_waiting(term()) -> boolean() | not_owner | badarg.
+subprocess_stop_waiting(_Subprocess) -> ?STUB.
+
+-spec subprocess_active(term(), non_neg_integer(), boolean()) -> ok | error() | not_owner | badarg.
+subprocess_active(_Subprocess, _More, _Once) -> ?STUB.
+
+-spec subprocess_write(term(), binary() | [binary()], reference() | undefined) ->
+    {ok, non_neg_integer()} | full | error() | badarg.
+subprocess_write(_Subprocess, _Data, _Reference) -> ?STUB.
+
+-spec subprocess_stop_writing(term()) -> boolean() | badarg.
+subprocess_stop_writing(_Subprocess) -> ?STUB.
+
+-spec subprocess_close_stdin(term()) -> ok | error() | badarg.
+subprocess_close_stdin(_Subprocess) -> ?STUB.
+
+-spec subprocess_signal(term(), term()) -> ok | error() | badarg.
+subprocess_signal(_Subprocess, _Signal) -> ?STUB.
+
+-spec subprocess_is_signal(term()) -> boolean().
+subprocess_is_signal(_Signal) -> ?STUB.
+
+-spec subprocess_stop(term()) -> ok | error() | not_owner | badarg.
+subprocess_stop(_Subprocess) -> ?STUB.
+
+-spec subprocess_abandon(term()) -> ok | not_owner | badarg.
+subprocess_abandon(_Subprocess) -> ?STUB.
+
+-spec subprocess_os_pid(term()) -> {ok, pos_integer()} | error() | badarg.
+subprocess_os_pid(_Subprocess) -> ?STUB.
+
+-spec subprocess_info(term()) -> map() | error() | badarg.
+subprocess_info(_Subprocess) -> ?STUB.
+
+-spec subprocess_stop_all(reference()) -> boolean().
+subprocess_stop_all(_Reference) -> ?STUB.
+
+-spec subprocess_spawner() -> {ok, pos_integer(), non_neg_integer()} | error().
+subprocess_spawner() -> ?STUB.

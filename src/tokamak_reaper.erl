@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% @doc Starts the native services, and closes the selected descriptors of dead owners: deselecting is
-%% for scheduler threads, so the native janitor hands them over to this process.
+%% for scheduler threads, so the native janitor hands them over to this process. It also logs for native code.
 %% @private
 -module(tokamak_reaper).
 -behaviour(gen_server).
@@ -22,7 +22,7 @@ reap() ->
 
 %% @private
 init([]) ->
-    case tokamak_nif:start() of
+    case tokamak_nif:start(tokamak_config:get(progress_interval)) of
         ok ->
             ok = reap(),
             {ok, #{}};
@@ -40,6 +40,13 @@ handle_cast(_Request, State) ->
 %% @private
 handle_info(reap, State) ->
     ok = reap(),
+    {noreply, State};
+handle_info({evicted, Count}, State) ->
+    #{shown := Shown, held_back := HeldBack} = tokamak_nif:progress_stats(),
+    logger:debug(
+        "tokamak: forgot ~b idle progress keys; of all reports ~b were shown and ~b held back",
+        [Count, Shown, HeldBack]
+    ),
     {noreply, State};
 handle_info(_Message, State) ->
     {noreply, State}.

@@ -14,6 +14,7 @@ start_link() ->
 %% @private
 init([]) ->
     ok = tokamak_router:create_table(),
+    ok = tokamak_pool_spread:create_table(),
     ok = tokamak_remote:create_table(),
     Flags = #{strategy => one_for_one, intensity => 10, period => 10},
     Children = [
@@ -21,6 +22,7 @@ init([]) ->
         #{id => pg, start => {pg, start_link, [tokamak]}},
         #{id => engines, start => {tokamak_engines, start_link, []}},
         #{id => loops, start => {tokamak_loop_sup, start_link, []}, type => supervisor},
+        #{id => pools, start => {tokamak_pool_sup, start_link, []}, type => supervisor},
         #{id => router, start => {tokamak_router, start_link, []}}
     ],
     {ok, {Flags, Children}}.

@@ -52,6 +52,8 @@ wrong(Loop, Raw, Fd) ->
         [{tokamak_loop, post, [L, 1, user, x], [1]} || L <- NotLoops],
         [{tokamak_loop, post, [Loop, Id, user, x], [2]} || Id <- Ids],
         [{tokamak_loop, post, [Loop, 1, T, x], [3]} || T <- [no_type, <<"user">>, 40, [user]]],
+        [{tokamak_loop, adopt, [Loop, S, 1], [2]} || S <- [socket, self(), 1, make_ref()]],
+        [{tokamak_loop, adopt, [x, x, 0], [1, 2, 3]}],
         [{tokamak_fd, F, [X, 1], [1]} || F <- [read, read_and_reselect], X <- NotFds],
         [{tokamak_fd, F, [Fd, N], [2]} || F <- [read, read_and_reselect], N <- [0, -1, 1 bsl 31, a]],
         [{tokamak_fd, F, [x, 0], [1, 2]} || F <- [read, read_and_reselect]],

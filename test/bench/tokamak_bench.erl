@@ -16,7 +16,10 @@
 -type options() :: #{runs := pos_integer(), scale := float(), output := file:filename(), names := [string()]}.
 -type bench() :: fun(() -> [bench_report:row()]).
 
--define(BENCHES, ["events", "timers", "fds", "ids", "latency", "calls", "streams"]).
+-define(BENCHES, [
+    "events", "timers", "fds", "ids", "latency", "calls", "streams",
+    "pool", "progress", "subprocess"
+]).
 
 -spec main() -> ok.
 main() ->

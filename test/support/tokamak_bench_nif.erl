@@ -12,6 +12,8 @@
 -export([select_open/1, select_callback_id/1, select_read/2, select_again/1]).
 -export([select_read_and_again/2, select_stop/1]).
 
+-export([graph_start/3]).
+
 -on_load(load/0).
 
 -define(STUB, erlang:nif_error(not_loaded)).
@@ -132,3 +134,8 @@ hand_written_call(_Reference, _Number) -> ?STUB.
 %% @doc Gives its argument back, by way of a dirty scheduler.
 -spec dirty_echo(integer()) -> integer().
 dirty_echo(_Number) -> ?STUB.
+
+%% @doc Runs one of the synthetic graphs of the pool's benches on native threads: `{results, [{Item, {ok,
+%% Result}}]}' in batches, then `finished'.
+-spec graph_start(pid(), chain | star | tree | dense, pos_integer()) -> ok.
+graph_start(_To, _Shape, _Threads) -> ?STUB.

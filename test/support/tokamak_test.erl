@@ -3,7 +3,7 @@
 %% operating system counts for this VM.
 -module(tokamak_test).
 
--export([with_application/1, quietly/1, on_backends/1, cases/1, cases/2]).
+-export([with_application/1, with_program/2, quietly/1, on_backends/1, cases/1, cases/2]).
 -export([wait_until/1, wait_until/2, wait_for/2]).
 -export([nothing_comes/1, mailbox/0]).
 -export([spawn_process/1, ask/2, kill/1, wait_for_end/1, in_process/1]).
@@ -23,6 +23,18 @@ with_application(Tests) ->
             Started
         end,
         fun(Started) -> quietly(fun() -> [application:stop(App) || App <- Started] end) end, Tests}.
+
+%% @doc Tests that need a program: skipped with a line where it is not installed, except in CI.
+with_program(Program, Tests) ->
+    case {os:find_executable(Program), os:getenv("CI")} of
+        {false, false} ->
+            io:format(user, "skipped: ~s is not installed~n", [Program]),
+            [];
+        {false, _} ->
+            {Program ++ " is installed", fun() -> error({not_installed, Program}) end};
+        _ ->
+            Tests
+    end.
 
 %% @doc Runs a function without reports of applications that stop.
 quietly(Fun) ->

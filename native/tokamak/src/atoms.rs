@@ -3,11 +3,15 @@
 
 rustler::atoms! {
     badarg, cancelled, closed, done, encode, error, fail_fast, full, not_owner, ok, overloaded, panic, pending,
-    push, ready, running, sending, sent, settle, shutdown, stopped, tokamak, undefined, unknown_operation, use_reference,
+    push, ready, running, sending, sent, settle, shutdown, stopped, tokamak, undefined, unknown_operation, use_reference, timeout,
     waiting, woken, wrong_kind,
 
     async_ = "async", eager, blocking, stream, duplex,
 
     arity, blocking_running, blocking_waiting, engine, in_flight, kind, max_blocking_threads,
-    max_in_flight, name, operations, queue_depth, runtime, slow_polls, tasks, workers,
+    max_in_flight, name,
+
+    bad_return, dispatched, duplicates, failed, finished, item, over, refused, results, stop, succeeded,
+
+    operations, queue_depth, runtime, slow_polls, tasks, workers,
 }

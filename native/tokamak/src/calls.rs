@@ -479,7 +479,7 @@ fn failed_part(not: NotMade, name: Atom, index: usize) -> Result<Part, (usize, B
     Ok((batch_entry(), Started::Future(failed)))
 }
 
-/// What a batch of calls runs as: it has no bound of its own.
+/// What a batch of calls, and a pool's run, runs as: it has no bound of its own.
 pub(crate) fn batch_entry() -> &'static Entry {
     static OPERATION: operation::Operation = operation::Operation {
         name: "batch",

@@ -45,6 +45,17 @@ impl Ctx {
         }
     }
 
+    /// Tells how far the call is, to those who subscribed to it with `tokamak_progress`: at any rate, as
+    /// they are sent an update an interval. The key is the call's reference, or its callback id when it
+    /// was submitted to a loop by itself. Units are the operation's own; done is `done >= total`.
+    ///
+    /// `false`: the call has no reference (a cast, a stream, an item of a pool, a first poll), or has
+    /// ended.
+    pub fn progress(&self, done: u64, total: u64) -> bool {
+        self.task()
+            .is_some_and(|task| task.report_progress(done, total))
+    }
+
     /// Tells the loop that the call was submitted to: an event of the call's callback id, of type
     /// `user`. `false`: the call was not submitted to a loop, or the loop is full or closed.
     pub fn event(&self, data: crate::table::Data) -> bool {

@@ -5,12 +5,16 @@
 //! the calling process, on any other thread it must not have one: [`Sender`] says which.
 
 use rustler::sys::{
-    ErlNifEnv, ErlNifTerm, enif_alloc_env, enif_clear_env, enif_free_env, enif_make_copy,
-    enif_make_list_from_array, enif_make_pid, enif_send, enif_thread_type,
+    ErlNifEnv, ErlNifHash, ErlNifTerm, enif_alloc_env, enif_clear_env, enif_free_env, enif_hash,
+    enif_is_identical, enif_make_copy, enif_make_list_from_array, enif_make_pid, enif_send,
+    enif_thread_type,
 };
 use rustler::{Env, LocalPid, Term};
-use std::cell::OnceCell;
+use std::borrow::Borrow;
+use std::cell::{Cell, OnceCell};
+use std::hash::{Hash, Hasher};
 use std::ptr;
+use std::sync::Arc;
 
 /// An environment that belongs to no process.
 struct OwnEnvironment(*mut ErlNifEnv);
@@ -83,6 +87,109 @@ impl SavedTerm {
         debug_assert!(!self.environment.0.is_null());
         // SAFETY: our term lives as long as our environment, which lives as long as `self`.
         unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), self.term)) }
+    }
+}
+
+/// A term as a key in a map: equal when the terms are (`=:=`).
+pub struct TermView {
+    term: ErlNifTerm,
+    hash: u64,
+}
+
+impl TermView {
+    /// Calls `with` with the key of a term. It cannot outlive the call, as the term might not.
+    pub fn with<R>(term: Term, with: impl FnOnce(&Self) -> R) -> R {
+        with(&Self::of(term))
+    }
+
+    /// Copies the term into another environment.
+    pub fn load<'a>(&self, env: Env<'a>) -> Term<'a> {
+        // SAFETY: a view lives no longer than its term, see `with` and `TermKey`.
+        unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), self.term)) }
+    }
+
+    fn of(term: Term) -> Self {
+        let (term, kind) = (term.as_c_arg(), ErlNifHash::ERL_NIF_INTERNAL_HASH);
+        // SAFETY: the term lives in the environment of the caller's `Term`.
+        let hash = unsafe { enif_hash(kind, term, 0) };
+        Self { term, hash }
+    }
+}
+
+impl PartialEq for TermView {
+    fn eq(&self, other: &Self) -> bool {
+        // SAFETY: a view lives no longer than its term, see `with` and `TermKey`.
+        self.hash == other.hash && unsafe { enif_is_identical(self.term, other.term) == 1 }
+    }
+}
+
+impl Eq for TermView {}
+
+impl Hash for TermView {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl ToOwned for TermView {
+    type Owned = TermKey;
+
+    fn to_owned(&self) -> TermKey {
+        let environment = OwnEnvironment::new();
+        // SAFETY: the environment was just made; the view's term lives.
+        let term = unsafe { enif_make_copy(environment.0, self.term) };
+        let hash = self.hash;
+        TermKey(Arc::new(SavedKey {
+            view: Self { term, hash },
+            _saved: SavedTerm { environment, term },
+        }))
+    }
+}
+
+/// A term that is kept as a key in a map: equal when the terms are (`=:=`). Clones share it.
+#[derive(Clone)]
+pub struct TermKey(Arc<SavedKey>);
+
+struct SavedKey {
+    view: TermView,
+    /// Keeps the term of the view.
+    _saved: SavedTerm,
+}
+
+impl TermKey {
+    /// Copies a term into an environment of its own.
+    pub fn save(term: Term) -> Self {
+        TermView::of(term).to_owned()
+    }
+
+    /// Copies the term into another environment.
+    pub fn load<'a>(&self, env: Env<'a>) -> Term<'a> {
+        self.0.view.load(env)
+    }
+
+    /// The term as a key to look up.
+    pub fn view(&self) -> &TermView {
+        &self.0.view
+    }
+}
+
+impl PartialEq for TermKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.view() == other.view()
+    }
+}
+
+impl Eq for TermKey {}
+
+impl Hash for TermKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.view().hash(state);
+    }
+}
+
+impl Borrow<TermView> for TermKey {
+    fn borrow(&self) -> &TermView {
+        self.view()
     }
 }
 
@@ -183,6 +290,28 @@ fn send_from_process(env: Env, to: &LocalPid, build: impl FnOnce(Env) -> Term) -
 thread_local! {
     /// One message environment a thread: a new one for each message costs up to 75 % more.
     static MESSAGE_ENVIRONMENT: OnceCell<OwnEnvironment> = const { OnceCell::new() };
+}
+
+thread_local! {
+    /// Where a thread of ours takes terms apart; taken out while it is used.
+    static SCRATCH: Cell<Option<OwnEnvironment>> = const { Cell::new(None) };
+}
+
+/// Calls `with` with an environment of this thread that is cleared afterwards: for terms on the way
+/// between an operation and what is kept of its result.
+pub fn with_scratch<R>(with: impl for<'a> FnOnce(Env<'a>) -> R) -> R {
+    // A nested call finds none, and makes one.
+    let taken = SCRATCH.try_with(Cell::take).ok().flatten();
+    let environment = taken.unwrap_or_else(OwnEnvironment::new);
+    let lifetime = ();
+    // SAFETY: this call alone has the environment; no Env or Term of it can leave `with`, as R does
+    // not know their lifetime. After a panic it is freed, not cleared.
+    let result = unsafe { with(Env::new(&lifetime, environment.0)) };
+    // SAFETY: as above.
+    unsafe { enif_clear_env(environment.0) };
+    // At the end of a thread it is freed.
+    let _ = SCRATCH.try_with(move |scratch| scratch.set(Some(environment)));
+    result
 }
 
 fn send_from_thread(to: &LocalPid, build: impl FnOnce(Env) -> Term) -> bool {

@@ -14,6 +14,10 @@ pub mod environment;
 mod gather;
 pub mod operation;
 pub mod owners;
+mod pool;
+#[doc(hidden)]
+pub mod pool_calls;
+pub mod progress;
 pub mod reply;
 pub mod runtime;
 mod stopwatch;
@@ -101,6 +105,32 @@ macro_rules! engine_nifs {
         $crate::engine_nif!(stream_calls::close as op_close(handle: [Term<'a>]));
         $crate::engine_nif!(
             submit_calls::submit as op_submit(event_loop: [Term<'a>], calls: [Term<'a>])
+        );
+        $crate::engine_nif!(
+            pool_calls::start as op_pool_start(
+                handler: [Term<'a>], options: [Term<'a>], reference: [Term<'a>]
+            )
+        );
+        $crate::engine_nif!(
+            pool_calls::add as op_pool_add(handle: [Term<'a>], items: [Term<'a>])
+        );
+        $crate::engine_nif!(pool_calls::key as op_pool_key(handle: [Term<'a>]));
+        $crate::engine_nif!(pool_calls::close as op_pool_close(handle: [Term<'a>]));
+        $crate::engine_nif!(
+            pool_calls::acknowledge as op_pool_ack(handle: [Term<'a>], batches: [usize])
+        );
+        $crate::engine_nif!(pool_calls::cancel as op_pool_cancel(handle: [Term<'a>]));
+        $crate::engine_nif!(pool_calls::stats as op_pool_stats(handle: [Term<'a>]));
+        $crate::engine_nif!(
+            pool_calls::step as op_pool_step(handle: [Term<'a>], worker: [u64], end: [Term<'a>])
+        );
+        $crate::engine_nif!(
+            pool_calls::discover as op_pool_discover(
+                handle: [Term<'a>], worker: [u64], items: [Term<'a>]
+            )
+        );
+        $crate::engine_nif!(
+            pool_calls::lost as op_pool_lost(handle: [Term<'a>], worker: [u64], reason: [Term<'a>])
         );
         $crate::engine_nif!(calls::operations as op_list());
         $crate::engine_nif!(calls::stats as op_stats());

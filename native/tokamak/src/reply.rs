@@ -2,10 +2,12 @@
 //! What an operation gives back: a value that is encoded late, or the reason why there is none.
 
 use crate::atoms;
-use crate::operation::{self, Kind};
+use crate::environment::SavedTerm;
+use crate::operation::{self, BadArgument, Kind};
 use rustler::{Atom, Encoder, Env, Term};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// The end of an operation, or an item of a stream.
 pub type Reply = Result<Box<dyn Encode>, Reason>;
@@ -44,6 +46,12 @@ pub enum Reason {
     Shutdown,
     /// It was cancelled.
     Cancelled,
+    /// It took longer than it was given.
+    Timeout,
+    /// `{badarg, Index, Expected}`: an argument that could be looked at only late.
+    BadArgument(BadArgument),
+    /// Any other term.
+    Term(Arc<SavedTerm>),
 }
 
 impl Reason {
@@ -81,6 +89,9 @@ impl Encoder for Reason {
             Self::WrongKind(kind) => (atoms::wrong_kind(), kind.atom()).encode(env),
             Self::Shutdown => atoms::shutdown().encode(env),
             Self::Cancelled => atoms::cancelled().encode(env),
+            Self::Timeout => atoms::timeout().encode(env),
+            Self::BadArgument(wrong) => wrong.encode(env),
+            Self::Term(term) => term.load(env),
         }
     }
 }

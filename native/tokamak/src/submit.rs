@@ -60,6 +60,11 @@ pub fn set_table(table: &'static Table) {
     let _ = TABLE.set(table);
 }
 
+/// The base library's table, in another library whose runtime was started.
+pub fn table() -> Option<&'static Table> {
+    TABLE.get().copied()
+}
+
 /// The loop that a term stands for.
 pub fn find_loop(term: Term) -> Option<Arc<dyn LoopPort>> {
     if let Some(find) = FIND_LOOP.get() {
@@ -87,6 +92,11 @@ impl LoopSink {
             tie,
             callback_id,
         }
+    }
+
+    /// The id of the call's events, where it was submitted alone.
+    pub fn callback_id(&self) -> Option<u64> {
+        self.callback_id
     }
 
     /// The task ended.

@@ -101,6 +101,9 @@ pub struct Table {
         env: *mut ErlNifEnv,
         term: ErlNifTerm,
     ),
+    /// Reports the progress of a key, a term of the environment.
+    pub progress_report:
+        unsafe extern "C" fn(env: *mut ErlNifEnv, key: ErlNifTerm, done: u64, total: u64),
 }
 
 /// What is called when a loop ends that something was tied to.
@@ -141,6 +144,17 @@ impl Table {
         // SAFETY: takes no pointer.
         let first = unsafe { (self.id_reserve)(count) };
         (first > 0).then_some(first)
+    }
+
+    /// Reports the progress of a key. Never to be called on a scheduler.
+    pub fn report_progress(&self, key: Term, done: u64, total: u64) {
+        if (self.size as usize) < size_of::<Self>() {
+            // A base library that is older than this function.
+            return;
+        }
+        let env = key.get_env().as_c_arg();
+        // SAFETY: the environment and its term are those of the caller.
+        unsafe { (self.progress_report)(env, key.as_c_arg(), done, total) }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::atoms;
 use crate::calls::CallResource;
-use crate::environment::{SavedTerm, Sender, on_scheduler};
+use crate::environment::{SavedTerm, Sender, on_scheduler, with_scratch};
 use crate::operation::{Entry, ReplyFuture};
 use crate::owners::{self, Owner, Possession};
 use crate::reply::{Reason, Reply, encode_reply};
@@ -29,8 +29,19 @@ pub enum ReplyTo {
     Loop(LoopSink),
     /// The buffer of a stream.
     Stream(Arc<Buffer>),
+    /// Whoever tells how a pool's run ended.
+    Run(Arc<dyn RunEnd>),
     /// Nobody.
     Nobody,
+}
+
+/// What has to know how a pool's run ended.
+pub trait RunEnd: Send + Sync {
+    /// It ended: its caller is told. Called on a thread of ours.
+    fn end(&self, caller: &LocalPid, reply: Reply);
+
+    /// It was cancelled: nothing of it comes any more.
+    fn cancelled(&self);
 }
 
 /// A call in flight.
@@ -94,6 +105,11 @@ impl Task {
         self.key
     }
 
+    /// The runtime it runs in.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// Where it stands.
     pub fn state(&self) -> State {
         self.state.get()
@@ -112,6 +128,11 @@ impl Task {
     /// Names the reference that the end is sent under.
     pub fn set_reference(&self, reference: Term) {
         self.live.lock().reply_to = Some(ReplyTo::Reference(SavedTerm::save(reference)));
+    }
+
+    /// Names what has to know how a pool's run ends.
+    pub fn set_run(&self, run: Arc<dyn RunEnd>) {
+        self.live.lock().reply_to = Some(ReplyTo::Run(run));
     }
 
     /// Names the loop that the end is an event of.
@@ -186,6 +207,7 @@ impl Task {
             }
             Some(ReplyTo::Loop(sink)) => sink.untie(),
             Some(ReplyTo::Stream(buffer)) => buffer.end(reply),
+            Some(ReplyTo::Run(run)) => run.end(&self.caller, reply),
             Some(ReplyTo::Nobody) | None => {}
         }
     }
@@ -223,6 +245,7 @@ impl Task {
             match reply_to {
                 Some(ReplyTo::Loop(sink)) => sink.untie(),
                 Some(ReplyTo::Stream(buffer)) => buffer.close(),
+                Some(ReplyTo::Run(run)) => run.cancelled(),
                 _ => {}
             }
         }
@@ -244,6 +267,26 @@ impl Task {
             }
             notified.await;
         }
+    }
+
+    /// Reports progress under the call's reference, or its callback id. `false`: it has none.
+    pub fn report_progress(&self, done: u64, total: u64) -> bool {
+        if on_scheduler() {
+            return false;
+        }
+        with_scratch(|env| {
+            let key = match &self.live.lock().reply_to {
+                Some(ReplyTo::Reference(reference)) => reference.load(env),
+                Some(ReplyTo::Handle(handle)) => handle.encode(env),
+                Some(ReplyTo::Loop(sink)) => match sink.callback_id() {
+                    Some(id) => id.encode(env),
+                    None => return false,
+                },
+                _ => return false,
+            };
+            crate::progress::report_term(key, done, total);
+            true
+        })
     }
 
     /// Pushes an event to the loop that the call was submitted to.

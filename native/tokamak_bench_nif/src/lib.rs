@@ -5,6 +5,7 @@
 //! not use tokamak. Producers reach tokamak as any other library does, through its C table.
 
 mod gate;
+mod graphs;
 mod hand_written;
 mod message;
 mod pipes;
@@ -14,7 +15,7 @@ mod stamps;
 mod usage;
 
 mod atoms {
-    rustler::atoms! { again, badarg, closed, error, failed, ok, user, undefined }
+    rustler::atoms! { again, badarg, closed, error, failed, ok, user, undefined, finished, results }
 }
 
 /// Does nothing: the cost of a NIF call.

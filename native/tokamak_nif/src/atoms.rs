@@ -20,6 +20,11 @@ rustler::atoms! {
     backend, callback_ids, coalesced, drained, handlers, high_water_mark, kind, max_queue, max_timers,
     owner, pushed, queued, raw, readers, refused, regular, pollable, supervised, timers, wakes, watched,
     writers, loops, owners, fds,
+
+    directory, done, evicted, file, link, other, held_back, keys, percent, progress, running, shown, status, subscribers, total,
+
+    active, credit, exit, exited, full, merge, null, os_pid, passive, pipe, spawner_died, started, state, stderr, stdout, stdin, stopped, stream, subprocesses, taken, written, signal, clear,
+    child_environment = "environment",
 }
 
 /// The atom of an event type.

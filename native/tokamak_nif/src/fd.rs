@@ -453,7 +453,7 @@ fn write_file<'a>(env: Env<'a>, fd: &Fd, file: &OwnedFd, data: Term<'a>) -> Term
 }
 
 /// A binary, or the list of binaries that `tokamak_fd` made of iodata.
-fn binaries(data: Term) -> Option<Vec<Binary>> {
+pub fn binaries(data: Term) -> Option<Vec<Binary>> {
     if let Ok(binary) = Binary::from_term(data) {
         return Some(vec![binary]);
     }
@@ -466,7 +466,8 @@ fn binaries(data: Term) -> Option<Vec<Binary>> {
 /// What writev(2) takes at once.
 const MAX_BUFFERS: usize = 1024;
 
-fn slices<'a>(binaries: &[Binary<'a>]) -> (Vec<IoSlice<'a>>, usize) {
+/// What one call writes of them, and how much that is.
+pub fn slices<'a>(binaries: &[Binary<'a>]) -> (Vec<IoSlice<'a>>, usize) {
     let mut left = MAX_TRANSFER;
     let mut slices = Vec::with_capacity(binaries.len());
     for binary in binaries {

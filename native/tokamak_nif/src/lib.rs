@@ -15,8 +15,11 @@ mod library;
 mod loop_nifs;
 mod operations;
 mod payload;
+mod progress;
 mod select;
 mod submissions;
+#[cfg(target_os = "linux")]
+mod subprocess;
 mod table;
 mod transfer;
 mod watch;
@@ -24,11 +27,11 @@ mod watch;
 /// Version of the interface between this library and `src/tokamak_nif.erl`.
 ///
 /// Raise it here and in the Erlang module together, whenever a NIF is added, removed or changed.
-const ABI_VERSION: u32 = 1;
+const ABI_VERSION: u32 = 2;
 
 /// What `src/tokamak_nif.erl` looks for in the file before it loads it, see its `load/0`.
 #[used]
-static ABI_MARKER: [u8; 22] = *b"tokamak_abi_version=1\0";
+static ABI_MARKER: [u8; 22] = *b"tokamak_abi_version=2\0";
 
 /// Returns the version of the interface this library was built for.
 #[rustler::nif]
@@ -38,6 +41,7 @@ fn abi_version() -> u32 {
 
 fn load(env: rustler::Env) -> bool {
     tokamak::submit::set_find_loop(submissions::find_loop);
+    tokamak::progress::set_report(progress::report);
     select::open_resource_type(env)
 }
 

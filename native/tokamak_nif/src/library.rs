@@ -4,10 +4,12 @@
 use crate::atoms;
 use crate::event_loop::EventLoop;
 use crate::fd::Fd;
+use crate::progress::Progress;
 use parking_lot::{Mutex, RwLock};
 use rustler::{Encoder, Env, LocalPid, Term};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokamak::environment::Sender;
 use tokamak::owners;
 #[cfg(target_os = "linux")]
@@ -19,6 +21,8 @@ pub struct Services {
     pub timers: Arc<TimerThread>,
     #[cfg(target_os = "linux")]
     pub reactor: Arc<Reactor>,
+    /// Reports on their way to subscribers.
+    pub progress: Arc<Progress>,
     /// The Erlang process that closes selected descriptors of dead owners.
     reaper: Mutex<LocalPid>,
     /// Loops to close when the application stops.
@@ -34,10 +38,12 @@ pub fn services() -> Option<Arc<Services>> {
 }
 
 impl Services {
-    fn start(reaper: LocalPid) -> std::io::Result<Self> {
+    fn start(reaper: LocalPid, progress_interval: Duration) -> std::io::Result<Self> {
         owners::start_janitor()?;
+        let timers = TimerThread::start("tokamak-timers")?;
         Ok(Self {
-            timers: TimerThread::start("tokamak-timers")?,
+            progress: Progress::new(&timers, progress_interval, log_evicted),
+            timers,
             #[cfg(target_os = "linux")]
             reactor: Reactor::start("tokamak-reactor")?,
             reaper: Mutex::new(reaper),
@@ -60,6 +66,7 @@ impl Services {
             event_loop.wake_raw_owner(Sender::Process(env));
             event_loop.close(Sender::Process(env));
         }
+        self.progress.stop();
         self.timers.stop();
         #[cfg(target_os = "linux")]
         self.reactor.stop();
@@ -86,6 +93,14 @@ pub fn reap(fd: Arc<Fd>) {
     }
 }
 
+/// Has the reaper log how many idle progress keys were forgotten. Called on the timer thread.
+fn log_evicted(count: u64) {
+    if let Some(services) = services() {
+        let reaper = *services.reaper.lock();
+        Sender::Thread.send(&reaper, |env| (atoms::evicted(), count).encode(env));
+    }
+}
+
 /// Closes some descriptors of dead owners; `more` when there are others. For the reaper process.
 #[rustler::nif]
 fn fd_reap<'a>(env: Env<'a>) -> Term<'a> {
@@ -103,13 +118,13 @@ fn fd_reap<'a>(env: Env<'a>) -> Term<'a> {
 
 /// Starts the services for the application. Its reaper calls this, also when it is started anew.
 #[rustler::nif]
-fn start<'a>(env: Env<'a>) -> Term<'a> {
+fn start<'a>(env: Env<'a>, progress_interval: u64) -> Term<'a> {
     let mut slot = SERVICES.write();
     if let Some(services) = slot.as_ref() {
         *services.reaper.lock() = env.pid();
         return atoms::ok().encode(env);
     }
-    match Services::start(env.pid()) {
+    match Services::start(env.pid(), Duration::from_millis(progress_interval)) {
         Ok(services) => {
             *slot = Some(Arc::new(services));
             atoms::ok().encode(env)
@@ -128,6 +143,16 @@ fn stop<'a>(env: Env<'a>) -> Term<'a> {
     atoms::ok().encode(env)
 }
 
+#[cfg(target_os = "linux")]
+fn subprocesses() -> usize {
+    crate::subprocess::count()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn subprocesses() -> usize {
+    0
+}
+
 /// Counts what the library holds.
 #[rustler::nif]
 fn counts<'a>(env: Env<'a>) -> Term<'a> {
@@ -135,5 +160,6 @@ fn counts<'a>(env: Env<'a>) -> Term<'a> {
         atoms::loops() => crate::event_loop::count(),
         atoms::fds() => crate::fd::count(),
         atoms::owners() => owners::count(),
+        atoms::subprocesses() => subprocesses(),
     })
 }

@@ -6,7 +6,7 @@ use crate::drain::{DEFAULT_MAX, Drained, Polled};
 use crate::event_loop::{Backend, EventLoop, Kind, Options};
 use crate::fd::to_direction;
 use crate::library;
-use crate::payload::{Event, Payload};
+use crate::payload::{Acknowledged, Event, Payload};
 use crate::select;
 use crate::watch::Direction;
 use rustler::{Atom, Encoder, Env, LocalPid, Resource, ResourceArc, Term};
@@ -292,6 +292,40 @@ fn loop_selected<'a>(env: Env<'a>, fd: Term<'a>, direction: Atom) -> Term<'a> {
         }
     }
     atoms::ok().encode(env)
+}
+
+/// Pushes an event that its source bounds. With a reference, `{tokamak, Reference, taken}` comes when its
+/// consumer takes it.
+#[rustler::nif]
+fn loop_deliver<'a>(
+    env: Env<'a>,
+    handle: Term<'a>,
+    id: Term<'a>,
+    kind: Atom,
+    data: Term<'a>,
+    reference: Term<'a>,
+) -> Term<'a> {
+    let (Some(callback_id), Some(kind)) = (callback_id(id), atoms::to_event_type(kind)) else {
+        return atoms::badarg().encode(env);
+    };
+    with_loop(handle, |event_loop| {
+        let payload = match reference.is_ref() {
+            true => Payload::Acknowledged(Box::new(Acknowledged::new(data, env.pid(), reference))),
+            false => Payload::from_term(data),
+        };
+        let event = Event {
+            callback_id,
+            kind,
+            payload,
+        };
+        match event_loop.queue.push_admitted(event) {
+            Ok(wake) => {
+                event_loop.after_push(Sender::Process(env), wake);
+                atoms::ok().encode(env)
+            }
+            Err(_) => error(env, atoms::closed()),
+        }
+    })
 }
 
 #[rustler::nif]

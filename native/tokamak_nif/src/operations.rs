@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The built-in operations.
 
-use rustler::{Decoder, NifResult, NifUnitEnum, Term};
+use crate::atoms;
+use rustler::{Decoder, Encoder, Env, NifResult, NifUnitEnum, Term};
 use sha2::{Digest, Sha256, Sha512};
-use std::fs::File;
+use std::cell::Cell;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -98,17 +100,27 @@ fn hash(ctx: &Ctx, file: File, algorithm: Algorithm) -> io::Result<String> {
     }
 }
 
+thread_local! {
+    /// What a thread reads into: a new buffer for each file would cost more than a small file.
+    static CHUNK_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 fn each_chunk(ctx: &Ctx, mut file: File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    while !ctx.is_cancelled() {
+    let mut chunk = CHUNK_BUFFER.take();
+    chunk.resize(CHUNK, 0);
+    let result = loop {
+        if ctx.is_cancelled() {
+            break Err(io::ErrorKind::Interrupted.into());
+        }
         match file.read(&mut chunk) {
-            Ok(0) => return Ok(()),
+            Ok(0) => break Ok(()),
             Ok(count) => take(&chunk[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => break Err(error),
         }
-    }
-    Err(io::ErrorKind::Interrupted.into())
+    };
+    CHUNK_BUFFER.set(chunk);
+    result
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -129,6 +141,60 @@ fn list_dir(path: Path) -> io::Result<Vec<Path>> {
     }
     names.sort();
     Ok(names.into_iter().map(Path).collect())
+}
+
+/// What is at a path.
+enum Indexed {
+    Directory,
+    /// Its size in bytes and the SHA-256 of its content.
+    File(u64, String),
+    /// Another name of what is there.
+    Link(PathBuf),
+    /// A device, a socket, a FIFO.
+    Other,
+}
+
+impl Encoder for Indexed {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Self::Directory => atoms::directory().encode(env),
+            Self::File(size, digest) => (atoms::file(), size, digest).encode(env),
+            Self::Link(target) => (atoms::link(), Path(target.clone())).encode(env),
+            Self::Other => atoms::other().encode(env),
+        }
+    }
+}
+
+/// What is at a path, and what that leads to: for a worker pool, which walks and hashes a tree.
+/// A directory leads to its entries. A link, and a directory that is known by another name, lead to where
+/// they are in truth: so nothing is visited under two names, and no circle is walked.
+#[tokamak::op(blocking)]
+fn index_file(ctx: Ctx, path: Path) -> io::Result<(Indexed, Vec<Path>)> {
+    let Path(path) = path;
+    let metadata = fs::symlink_metadata(&path)?;
+    if metadata.is_file() {
+        let digest = hash(&ctx, File::open(&path)?, Algorithm::Sha256)?;
+        return Ok((Indexed::File(metadata.len(), digest), Vec::new()));
+    }
+    if metadata.is_symlink() {
+        return lead_to(path.canonicalize()?);
+    }
+    if !metadata.is_dir() {
+        return Ok((Indexed::Other, Vec::new()));
+    }
+    let real = path.canonicalize()?;
+    // Paths compare by their parts: "a/./b" would be "a/b".
+    if real.as_os_str() != path.as_os_str() {
+        return lead_to(real);
+    }
+    let entries: io::Result<Vec<Path>> = fs::read_dir(&path)?
+        .map(|entry| Ok(Path(entry?.path())))
+        .collect();
+    Ok((Indexed::Directory, entries?))
+}
+
+fn lead_to(target: PathBuf) -> io::Result<(Indexed, Vec<Path>)> {
+    Ok((Indexed::Link(target.clone()), vec![Path(target)]))
 }
 
 /// The addresses of a host name, as text.

@@ -3,9 +3,10 @@
 
 use crate::atoms;
 use crate::watch::{Direction, Watch};
-use rustler::{Atom, Encoder, Env, NewBinary, Term};
+use parking_lot::Mutex;
+use rustler::{Atom, Encoder, Env, LocalPid, NewBinary, Term};
 use std::sync::Arc;
-use tokamak::environment::SavedTerm;
+use tokamak::environment::{SavedTerm, Sender};
 use tokamak::reply::{Reply, encode_payload};
 use tokamak_core::event::{self, EventType};
 use tokamak_core::readiness::Consumer;
@@ -26,10 +27,45 @@ pub enum Payload {
     Integer(i64),
     Atom(Atom),
     Bytes(Box<[u8]>),
+    /// What a subprocess wrote, and its place among the events that wait.
+    #[cfg(target_os = "linux")]
+    Output(
+        rustler::OwnedBinary,
+        #[allow(dead_code)] crate::subprocess::Permit,
+    ),
+    /// A term, and a message to its sender when it is taken.
+    Acknowledged(Box<Acknowledged>),
     /// The end of a submitted call.
     Reply(Box<Reply>),
     /// Any other term, in an environment of its own.
     Term(Box<SavedTerm>),
+}
+
+/// A term whose sender is told, once, that it was taken.
+pub struct Acknowledged {
+    term: SavedTerm,
+    sender: Mutex<Option<(LocalPid, SavedTerm)>>,
+}
+
+impl Acknowledged {
+    /// A term that is acknowledged to `sender` with `{tokamak, Reference, taken}`.
+    pub fn new(term: Term, sender: LocalPid, reference: Term) -> Self {
+        Self {
+            term: SavedTerm::save(term),
+            sender: Mutex::new(Some((sender, SavedTerm::save(reference)))),
+        }
+    }
+
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let sender = self.sender.lock().take();
+        if let Some((pid, reference)) = sender {
+            // Events are encoded in the NIF call of their consumer.
+            Sender::Process(env).send(&pid, |env| {
+                (atoms::tokamak(), reference.load(env), atoms::taken()).encode(env)
+            });
+        }
+        self.term.load(env)
+    }
 }
 
 impl Payload {
@@ -52,6 +88,9 @@ impl Payload {
             Self::Integer(integer) => integer.encode(env),
             Self::Atom(atom) => atom.encode(env),
             Self::Bytes(bytes) => NewBinary::from_slice(env, bytes).into(),
+            #[cfg(target_os = "linux")]
+            Self::Output(bytes, _) => NewBinary::from_slice(env, bytes).into(),
+            Self::Acknowledged(acknowledged) => acknowledged.encode(env),
             Self::Reply(reply) => encode_payload(env, reply),
             Self::Term(term) => term.load(env),
         }

@@ -30,6 +30,9 @@ pub enum Tie {
     Task(Weak<Task>),
     /// A function of another library, through the C table.
     Foreign(crate::table::ForeignTie),
+    /// A subprocess that tells the loop.
+    #[cfg(target_os = "linux")]
+    Subprocess(Weak<crate::subprocess::Subprocess>),
 }
 
 impl Ties {
@@ -56,6 +59,12 @@ impl Ties {
                     }
                 }
                 Tie::Foreign(tie) => tie.call(),
+                #[cfg(target_os = "linux")]
+                Tie::Subprocess(subprocess) => {
+                    if let Some(subprocess) = subprocess.upgrade() {
+                        subprocess.abandon();
+                    }
+                }
             }
         }
     }

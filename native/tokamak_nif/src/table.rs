@@ -30,6 +30,7 @@ static TABLE: Table = Table {
     loop_tie,
     loop_untie,
     loop_push_result,
+    progress_report: crate::progress::report_from_table,
 };
 
 /// The resource whose dynamic call gives the table.

@@ -6,6 +6,7 @@ mod calls;
 mod counters;
 mod duplex;
 mod failures;
+mod pools;
 mod results;
 mod streams;
 

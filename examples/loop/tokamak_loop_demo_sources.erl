@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% What feeds the demonstration: OS processes behind a pipe and two FIFOs, and Erlang processes that post.
--module(tokamak_demo_sources).
+-module(tokamak_loop_demo_sources).
 
 -export([make_directory/0, remove_directory/1, open/1, start_posters/4]).
 
@@ -32,7 +32,7 @@ open_pipe() ->
 
 open_fifo(Dir) ->
     Fd = make_fifo(Dir, "fifo"),
-    shell("exec sh examples/demo/feed.sh >\"$0\"", [filename:join(Dir, "fifo")]),
+    shell("exec sh examples/loop/feed.sh >\"$0\"", [filename:join(Dir, "fifo")]),
     {fifo, Fd, fed()}.
 
 %% `tail -f' waits (with inotify, where there is any) for a log file to grow.

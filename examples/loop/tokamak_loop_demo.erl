@@ -1,8 +1,8 @@
 %% SPDX-License-Identifier: Apache-2.0
-%% The demonstration: one loop, polled by one process, serves descriptors that other OS processes feed,
+%% A demonstration of event loops: one loop, polled by one process, serves descriptors that other OS processes feed,
 %% periodic timers, and posts of many Erlang processes. It counts what arrives, prints the counts a few
 %% times a second, and checks at the end that nothing is missing, twice there, damaged or early.
--module(tokamak_demo).
+-module(tokamak_loop_demo).
 
 -export([main/0]).
 
@@ -31,22 +31,22 @@ main() ->
 run() ->
     {ok, _} = application:ensure_all_started(tokamak),
     {ok, Loop} = tokamak_loop:new(),
-    Dir = tokamak_demo_sources:make_directory(),
+    Dir = tokamak_loop_demo_sources:make_directory(),
     try
         State = serve(start(Loop, Dir)),
         summary(State)
     after
         tokamak_loop:destroy(Loop),
-        tokamak_demo_sources:remove_directory(Dir)
+        tokamak_loop_demo_sources:remove_directory(Dir)
     end.
 
 %%% Sources: each has a callback id.
 
 start(Loop, Dir) ->
-    Streams = [watch(Loop, Stream) || Stream <- tokamak_demo_sources:open(Dir)],
+    Streams = [watch(Loop, Stream) || Stream <- tokamak_loop_demo_sources:open(Dir)],
     Tickers = [start_ticker(Loop, Period) || Period <- ?PERIODS],
     PostId = tokamak_id:next(),
-    ok = tokamak_demo_sources:start_posters(Loop, PostId, ?POSTERS, ?POSTS_EACH),
+    ok = tokamak_loop_demo_sources:start_posters(Loop, PostId, ?POSTERS, ?POSTS_EACH),
     Sources = maps:from_list(
         [{PostId, #posters{}}, start_once(Loop, ?REPORT_INTERVAL, report),
          start_once(Loop, ?TIME_LIMIT, deadline)] ++ Streams ++ Tickers

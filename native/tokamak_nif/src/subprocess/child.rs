@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A subprocess: its pipes, its consumer, its end.
+//!
+//! Whoever looks for the next item holds `state`, so items keep their order, and once a call that ends the
+//! messages has returned none is sent any more. One task of the runtime (the pump) waits for the pipes, while
+//! there is somebody to deliver to; without demand the output stays in the pipe and the child waits.
+
+use super::consumer::Consumer;
+use super::output::{Failure, Item, Outputs};
+use super::pipe::Pipe;
+use super::spawner::Spawner;
+use super::waiter::Waiter;
+use crate::atoms;
+use crate::submissions::Tie;
+use parking_lot::{Mutex, MutexGuard};
+use rustler::{Encoder, Env, LocalPid};
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use tokamak::environment::Sender;
+use tokamak::owners::{self, Possession, PossessionKey};
+use tokamak_spawner::client::Pipes;
+use tokamak_spawner::protocol::{ExitStatus, Request};
+use tokio::runtime::Handle;
+
+/// How many items are delivered before others of the runtime get their turn.
+const BATCH: usize = 16;
+
+/// Subprocesses whose end was not taken.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of subprocesses whose end was not taken.
+pub fn count() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
+/// A subprocess of a process.
+pub struct Subprocess {
+    pub this: Weak<Subprocess>,
+    pub id: u64,
+    pub owner: LocalPid,
+    pub kill_timeout: u32,
+    pub key: PossessionKey,
+    spawner: Arc<Spawner>,
+    runtime: Handle,
+    over: AtomicBool,
+    /// Wakes the pump. A lock of its own, so that it can be woken while `state` is held.
+    pump_waker: Mutex<Option<Waker>>,
+    state: Mutex<State>,
+}
+
+/// What changes. `over` is true once the end was taken, or nobody wants it any more.
+pub struct State {
+    pub consumer: Consumer,
+    starter: Option<Waiter>,
+    pid: Option<u32>,
+    input: Option<Pipe>,
+    writers: Vec<Waiter>,
+    outputs: Outputs,
+    failure: Option<Failure>,
+    /// What ties it to its loop.
+    tie: Option<u64>,
+    pub counters: Counters,
+}
+
+/// What went through.
+#[derive(Clone, Copy, Default)]
+pub struct Counters {
+    pub written: u64,
+    pub stdout: u64,
+    pub stderr: u64,
+}
+
+/// What a write did.
+pub enum Written {
+    Bytes(usize),
+    Full,
+    Closed,
+    Failed(rustix::io::Errno),
+}
+
+/// Whether a process may wait for the next item.
+pub enum Taken {
+    Item(Item),
+    Waiting,
+    Active,
+    NotSupported,
+    Closed,
+}
+
+impl Subprocess {
+    /// A subprocess that is about to be started; `starter` is told how that went.
+    pub fn new(
+        id: u64,
+        owner: LocalPid,
+        kill_timeout: u32,
+        consumer: Consumer,
+        starter: Waiter,
+        (spawner, runtime): (Arc<Spawner>, Handle),
+    ) -> Arc<Self> {
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            id,
+            owner,
+            kill_timeout,
+            key: owners::next_key(),
+            spawner,
+            runtime,
+            over: AtomicBool::new(false),
+            pump_waker: Mutex::new(None),
+            state: Mutex::new(State {
+                consumer,
+                starter: Some(starter),
+                pid: None,
+                input: None,
+                writers: Vec::new(),
+                outputs: Outputs::default(),
+                failure: None,
+                tie: None,
+                counters: Counters::default(),
+            }),
+        })
+    }
+
+    /// Makes it belong to its owner, whose call this is.
+    pub fn bind(&self, env: Env) {
+        let possession: Weak<Self> = self.this.clone();
+        owners::own(env, &self.owner, self.key, possession);
+    }
+
+    /// Has it stopped when its loop ends.
+    pub fn tie_to_loop(&self) {
+        let mut state = self.lock();
+        if !self.is_over()
+            && let Consumer::Loop { event_loop, .. } = &state.consumer
+            && let Some(event_loop) = event_loop.upgrade()
+        {
+            let key = event_loop.ties.insert(Tie::Subprocess(self.this.clone()));
+            state.tie = Some(key);
+            drop(state);
+            event_loop.end_ties_if_closed();
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Something of it still runs.
+    pub fn is_alive(&self) -> bool {
+        self.spawner.knows(self.id)
+    }
+
+    /// The child runs. Called on the spawner's thread, as the next two.
+    pub fn started(self: &Arc<Self>, pid: u32, pipes: Pipes) {
+        let mut state = self.lock();
+        if self.is_over() {
+            // Its stop follows the start on its way to the spawner.
+            return;
+        }
+        state.pid = Some(pid);
+        state.input = pipes.stdin.map(Pipe::writer);
+        state.outputs.open(
+            pipes.stdout.map(Pipe::reader),
+            pipes.stderr.map(Pipe::reader),
+        );
+        if let Some(starter) = state.starter.take() {
+            starter.send(Sender::Thread, |env| atoms::started().encode(env));
+        }
+        drop(state);
+        self.runtime.spawn(Arc::clone(self).pump());
+    }
+
+    /// The child exited; its output may still have to be read.
+    pub fn exited(&self, status: ExitStatus) {
+        let mut state = self.lock();
+        state.pid = None;
+        state.outputs.exited(status);
+        self.advance(&mut state, Sender::Thread);
+    }
+
+    /// It did not start, or nothing is known of it any more.
+    pub fn fail(&self, failure: Failure) {
+        let mut state = self.lock();
+        if self.is_over() || state.outputs.has_exited() {
+            return;
+        }
+        if let Some(starter) = state.starter.take() {
+            starter.send(Sender::Thread, |env| {
+                (atoms::error(), failure.atom(env)).encode(env)
+            });
+            self.end(&mut state);
+            return;
+        }
+        state.pid = None;
+        state.failure = Some(failure);
+        state.outputs.close();
+        self.close_input(&mut state, Sender::Thread);
+        self.advance(&mut state, Sender::Thread);
+    }
+
+    async fn pump(self: Arc<Self>) {
+        poll_fn(|cx| {
+            self.pump_waker
+                .lock()
+                .get_or_insert_with(|| cx.waker().clone())
+                .clone_from(cx.waker());
+            self.advance(&mut self.lock(), Sender::Thread);
+            match self.is_over() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Delivers while there is something, and demand for it.
+    pub fn advance(&self, state: &mut State, sender: Sender) {
+        for _ in 0..BATCH {
+            if self.is_over() || !state.consumer.wants() {
+                return;
+            }
+            match self.poll_item(state) {
+                Poll::Ready(item) => self.deliver(state, item, sender),
+                Poll::Pending => return,
+            }
+        }
+        self.wake();
+    }
+
+    /// The next item; the last one ends the subprocess.
+    fn poll_item(&self, state: &mut State) -> Poll<Item> {
+        if let Some(failure) = state.failure.take() {
+            self.end(state);
+            return Poll::Ready(Item::Failed(failure));
+        }
+        let waker = self.pump_waker.lock().clone();
+        let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
+        let item = std::task::ready!(state.outputs.poll_take(&mut cx, &self.runtime));
+        state.counters.add(&item);
+        if item.is_last() {
+            self.end(state);
+        }
+        Poll::Ready(item)
+    }
+
+    fn deliver(&self, state: &mut State, item: Item, sender: Sender) {
+        if !state.consumer.deliver(self, item, sender) {
+            self.abandon_locked(state);
+        }
+    }
+
+    /// Takes the next item for the owner; with a waiter, that is sent it when it comes.
+    pub fn take(&self, waiter: Option<Waiter>) -> Taken {
+        let mut state = self.lock();
+        if self.is_over() {
+            return Taken::Closed;
+        }
+        match state.consumer {
+            Consumer::Passive(_) => state.consumer = Consumer::Passive(None),
+            Consumer::Active { .. } => return Taken::Active,
+            Consumer::Loop { .. } => return Taken::NotSupported,
+        }
+        match self.poll_item(&mut state) {
+            Poll::Ready(item) => Taken::Item(item),
+            Poll::Pending => {
+                state.consumer = Consumer::Passive(waiter);
+                Taken::Waiting
+            }
+        }
+    }
+
+    /// Writes what fits; with a waiter, that is told when there may be room.
+    pub fn write(&self, buffers: &[IoSlice], waiter: Option<Waiter>) -> Written {
+        let mut state = self.lock();
+        let waker = Waker::from(Arc::new(Writable(self.this.clone())));
+        let mut cx = Context::from_waker(&waker);
+        let Some(input) = state.input.as_mut() else {
+            return Written::Closed;
+        };
+        match input.poll_write(&mut cx, &self.runtime, buffers) {
+            Poll::Ready(Ok(count)) => {
+                state.counters.written += count as u64;
+                Written::Bytes(count)
+            }
+            Poll::Ready(Err(errno)) => Written::Failed(errno),
+            Poll::Pending => {
+                state.writers.extend(waiter);
+                Written::Full
+            }
+        }
+    }
+
+    /// A writer waits no more. `false`: its message is on its way.
+    pub fn stop_writing(&self, pid: LocalPid) -> bool {
+        let mut state = self.lock();
+        let before = state.writers.len();
+        state.writers.retain(|waiter| waiter.pid != pid);
+        state.writers.len() < before
+    }
+
+    /// Ends the child's input. `false`: it has none, or had ended.
+    pub fn end_input(&self, sender: Sender) -> bool {
+        let mut state = self.lock();
+        let was_open = state.input.is_some();
+        self.close_input(&mut state, sender);
+        was_open
+    }
+
+    fn close_input(&self, state: &mut State, sender: Sender) {
+        state.input = None;
+        state.wake_writers(sender);
+    }
+
+    /// The process id, while the child runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.lock().pid
+    }
+
+    /// Sends the child a signal.
+    ///
+    /// # Errors
+    /// [`Failure`], when there is no spawner.
+    pub fn signal(&self, signal: i32) -> Result<(), Failure> {
+        self.spawner.send(Request::Signal {
+            id: self.id,
+            signal,
+            group: false,
+        })
+    }
+
+    /// Ends the child and its descendants: TERM, then KILL.
+    ///
+    /// # Errors
+    /// [`Failure`], when there is no spawner.
+    pub fn stop(&self) -> Result<(), Failure> {
+        self.spawner.send(Request::Stop {
+            id: self.id,
+            kill_timeout: self.kill_timeout,
+        })
+    }
+
+    /// Nobody wants anything of it any more: it is stopped, and nothing more is delivered.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        self.abandon_locked(&mut state);
+    }
+
+    fn abandon_locked(&self, state: &mut State) {
+        if self.is_alive() {
+            // Without a spawner there is no child.
+            let _ = self.stop();
+        }
+        self.end(state);
+    }
+
+    /// The last handle is gone: without demand nothing can be asked of it any more.
+    pub fn handle_gone(&self) {
+        let mut state = self.lock();
+        if !self.is_over() && matches!(state.consumer, Consumer::Passive(_)) {
+            self.abandon_locked(&mut state);
+        }
+    }
+
+    /// The end was taken, or is wanted by nobody: what it holds is given back. Its descendants stay known to
+    /// their owner until the last one ended.
+    fn end(&self, state: &mut State) {
+        if self.over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+        state.pid = None;
+        state.starter = None;
+        state.outputs.close();
+        state.input = None;
+        state.wake_writers_anywhere();
+        if let (Some(tie), Consumer::Loop { event_loop, .. }) = (state.tie.take(), &state.consumer)
+            && let Some(event_loop) = event_loop.upgrade()
+        {
+            event_loop.ties.remove(tie);
+        }
+        self.wake();
+    }
+
+    /// Wakes the pump: there is new demand, or the end.
+    pub fn wake(&self) {
+        let waker = self.pump_waker.lock().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl State {
+    pub fn is_running(&self) -> bool {
+        self.pid.is_some()
+    }
+
+    pub fn has_exited(&self) -> bool {
+        self.outputs.has_exited()
+    }
+
+    fn wake_writers(&mut self, sender: Sender) {
+        for waiter in self.writers.drain(..) {
+            waiter.send(sender, |env| atoms::ready().encode(env));
+        }
+    }
+
+    fn wake_writers_anywhere(&mut self) {
+        for waiter in self.writers.drain(..) {
+            waiter.send_anywhere(|env| atoms::ready().encode(env));
+        }
+    }
+}
+
+impl Counters {
+    fn add(&mut self, item: &Item) {
+        use super::output::Stream;
+        match item {
+            Item::Output(Stream::Stdout, chunk) => self.stdout += chunk.len() as u64,
+            Item::Output(Stream::Stderr, chunk) => self.stderr += chunk.len() as u64,
+            _ => {}
+        }
+    }
+}
+
+/// Wakes the writers of a subprocess. Called on a thread of the runtime.
+struct Writable(Weak<Subprocess>);
+
+impl Wake for Writable {
+    fn wake(self: Arc<Self>) {
+        if let Some(subprocess) = self.0.upgrade() {
+            subprocess.lock().wake_writers_anywhere();
+        }
+    }
+}
+
+impl Possession for Subprocess {
+    fn owner_died(&self) {
+        self.abandon();
+    }
+
+    fn library_stops(&self) {
+        self.fail(Failure::Shutdown);
+        // One that exited may still wait for output that this runtime would read.
+        let mut state = self.lock();
+        if !self.is_over() && state.has_exited() {
+            state.failure = Some(Failure::Shutdown);
+            state.outputs.close();
+            self.advance(&mut state, Sender::Thread);
+        }
+    }
+}
+
+impl Drop for Subprocess {
+    fn drop(&mut self) {
+        owners::disown(&self.owner, self.key);
+        if !self.is_over() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc The process that owns one adopted socket or port: it makes events of its messages.
+%%
+%% Credit: a socket is read for `{active, ?WINDOW}' messages. With the one that uses the credit up, the loop is asked
+%% to say when it is taken; all before it were taken then, too, and the socket gets its next credit.
+%% @private
+-module(tokamak_adoption).
+
+-export([kind/1, adopt/1]).
+-export([start_link/1, init/1]).
+-export_type([source/0, kind/0]).
+
+-type kind() :: tcp | udp | port.
+-type source() :: {kind(), term(), tokamak_loop:loop(), pid(), tokamak_loop:callback_id()}.
+
+%% Messages of a socket that are under way or wait in the loop.
+-define(WINDOW, 16).
+
+-record(state, {
+    kind :: kind(),
+    socket :: term(),
+    loop :: tokamak_loop:loop(),
+    id :: tokamak_loop:callback_id(),
+    server :: reference(),
+    monitor :: reference(),
+    %% Messages until the credit is used up.
+    left = 0 :: non_neg_integer(),
+    %% What the loop says when the last one is taken.
+    taken :: reference() | undefined
+}).
+
+%% @doc What it is; `closed': a port that is closed; `error': neither.
+-spec kind(term()) -> kind() | closed | error.
+kind(Port) when is_port(Port) ->
+    case erlang:port_info(Port, name) of
+        {name, "tcp_inet"} -> tcp;
+        {name, "udp_inet"} -> udp;
+        {name, _} -> port;
+        undefined -> closed
+    end;
+kind({'$inet', gen_tcp_socket, _}) ->
+    tcp;
+kind({'$inet', gen_udp_socket, _}) ->
+    udp;
+kind(_) ->
+    error.
+
+%% @doc Hands a socket of the calling process over.
+-spec adopt(source()) -> ok | {error, term()}.
+adopt({Kind, Socket, _, _, _} = Source) ->
+    case tokamak_loop_sup:start_adoption(Source) of
+        {ok, Pid} ->
+            case hand_over(Kind, Socket, Pid) of
+                ok ->
+                    Ref = make_ref(),
+                    Monitor = monitor(process, Pid),
+                    Pid ! {adopt, self(), Ref},
+                    receive
+                        {Ref, Result} ->
+                            demonitor(Monitor, [flush]),
+                            Result;
+                        {'DOWN', Monitor, process, Pid, _} ->
+                            {error, closed}
+                    end;
+                {error, _} = Error ->
+                    Pid ! stop,
+                    Error
+            end;
+        {error, shutdown} ->
+            {error, closed};
+        {error, _} = Error ->
+            Error
+    end.
+
+hand_over(tcp, Socket, Pid) ->
+    case listens(Socket) of
+        true -> {error, einval};
+        false -> known(gen_tcp:controlling_process(Socket, Pid))
+    end;
+hand_over(udp, Socket, Pid) ->
+    known(gen_udp:controlling_process(Socket, Pid));
+hand_over(port, Port, Pid) ->
+    case erlang:port_info(Port, connected) of
+        {connected, Owner} when Owner =:= self() ->
+            try
+                true = erlang:port_connect(Port, Pid),
+                true = unlink(Port),
+                pass_on(Port, Pid)
+            catch
+                error:_ -> {error, einval}
+            end;
+        undefined ->
+            {error, einval};
+        _ ->
+            {error, not_owner}
+    end.
+
+%% It would take `{active, N}' all the same.
+listens(Socket) ->
+    Info = inet:info(Socket),
+    States = maps:get(states, Info, []) ++ maps:get(rstates, Info, []),
+    lists:member(listen, States) orelse lists:member(listening, States).
+
+known({error, badarg}) -> {error, einval};
+known({error, closed}) -> {error, einval};
+known(Result) -> Result.
+
+%% What came before the port changed hands.
+pass_on(Port, Pid) ->
+    receive
+        {Port, _} = Message ->
+            Pid ! Message,
+            pass_on(Port, Pid);
+        {'EXIT', Port, _} = Message ->
+            Pid ! Message,
+            pass_on(Port, Pid)
+    after 0 -> ok
+    end.
+
+%% @private
+-spec start_link(source()) -> {ok, pid()}.
+start_link(Source) ->
+    {ok, proc_lib:spawn_link(?MODULE, init, [Source])}.
+
+%% @private
+-spec init(source()) -> ok.
+init({Kind, Socket, Loop, Server, Id}) ->
+    process_flag(trap_exit, true),
+    Monitor = monitor(process, Server),
+    receive
+        {adopt, From, Ref} ->
+            State = #state{
+                kind = Kind, socket = Socket, loop = Loop, id = Id, server = Monitor, monitor = watch(Kind, Socket)
+            },
+            case begin_reading(State) of
+                {ok, Reading} ->
+                    From ! {Ref, ok},
+                    receive_all(Reading);
+                {error, _} = Error ->
+                    From ! {Ref, Error},
+                    close(State)
+            end;
+        stop ->
+            ok;
+        {'DOWN', Monitor, process, Server, _} ->
+            ok
+    end.
+
+watch(port, Port) -> erlang:monitor(port, Port);
+watch(_, Socket) -> inet:monitor(Socket).
+
+begin_reading(#state{kind = port} = State) ->
+    {ok, State};
+begin_reading(#state{socket = Socket} = State) ->
+    %% `false' first: the credit is added to what an active socket had.
+    case inet:setopts(Socket, [{mode, binary}, {active, false}]) of
+        ok -> give_credit(State);
+        {error, _} = Error -> Error
+    end.
+
+give_credit(#state{socket = Socket} = State) ->
+    case inet:setopts(Socket, [{active, ?WINDOW}]) of
+        ok -> {ok, State#state{left = ?WINDOW, taken = undefined}};
+        {error, _} = Error -> Error
+    end.
+
+receive_all(#state{socket = Socket, kind = Kind, taken = Taken} = State) ->
+    receive
+        {Tag, Socket, Data} when Kind =:= tcp, Tag =:= tcp orelse Tag =:= http ->
+            data(Data, State);
+        {tcp_closed, Socket} ->
+            last(socket_closed, undefined, State);
+        {tcp_error, Socket, Reason} ->
+            last(socket_error, Reason, State);
+        {udp, Socket, IP, Port, Data} ->
+            data({IP, Port, Data}, State);
+        {udp, Socket, IP, Port, _Ancillary, Data} ->
+            data({IP, Port, Data}, State);
+        {udp_error, Socket, Reason} ->
+            last(socket_error, Reason, State);
+        {Passive, Socket} when Passive =:= tcp_passive; Passive =:= udp_passive ->
+            receive_all(State);
+        {tokamak, Taken, taken} ->
+            more(State);
+        {Socket, {data, Data}} ->
+            deliver(subprocess_stdout, Data, undefined, State);
+        {Socket, {exit_status, Status}} ->
+            last(subprocess_exit, Status, State);
+        {'DOWN', Monitor, _, _, _} when Monitor =:= State#state.monitor ->
+            gone(State);
+        {'DOWN', Monitor, process, _, _} when Monitor =:= State#state.server ->
+            close(State);
+        {'EXIT', From, Reason} when From =/= Socket, Reason =/= normal ->
+            close(State);
+        _ ->
+            receive_all(State)
+    end.
+
+%% The one that uses up the credit is acknowledged when it is taken. One that was in the mailbox of the owner before
+%% is beyond the credit.
+data(Data, #state{left = 1} = State) ->
+    Taken = make_ref(),
+    deliver(socket_data, Data, Taken, State#state{left = 0, taken = Taken});
+data(Data, #state{left = Left} = State) ->
+    deliver(socket_data, Data, undefined, State#state{left = max(0, Left - 1)}).
+
+deliver(Type, Data, Taken, #state{loop = Loop, id = Id} = State) ->
+    case tokamak_nif:loop_deliver(Loop, Id, Type, Data, Taken) of
+        ok -> receive_all(State);
+        {error, closed} -> close(State)
+    end.
+
+more(State) ->
+    case give_credit(State) of
+        {ok, Reading} ->
+            receive_all(Reading);
+        {error, Reason} when Reason =:= einval; Reason =:= closed ->
+            gone(State);
+        {error, Reason} ->
+            last(socket_error, Reason, State)
+    end.
+
+%% It was closed by somebody: what it gave before that comes first.
+gone(#state{kind = port} = State) ->
+    receive
+        {Port, {exit_status, Status}} when Port =:= State#state.socket ->
+            last(subprocess_exit, Status, State)
+    after 0 -> last(subprocess_exit, undefined, State)
+    end;
+gone(State) ->
+    last(socket_closed, undefined, State).
+
+last(Type, Data, #state{loop = Loop, id = Id} = State) ->
+    _ = tokamak_nif:loop_deliver(Loop, Id, Type, Data, undefined),
+    close(State).
+
+close(#state{kind = port, socket = Port}) ->
+    try
+        erlang:port_close(Port)
+    catch
+        error:_ -> true
+    end,
+    ok;
+close(#state{kind = tcp, socket = Socket}) ->
+    gen_tcp:close(Socket);
+close(#state{kind = udp, socket = Socket}) ->
+    gen_udp:close(Socket).

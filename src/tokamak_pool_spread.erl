@@ -1,0 +1,232 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc A run that several nodes share: its coordinator, on the node of its owner.
+%%
+%% Each key has one home node, by hash. There an agent ({@link tokamak_pool_agent}) runs the items natively and
+%% removes duplicates; children that live elsewhere come to the coordinator with the results, which counts
+%% them and sends them on. An item is outstanding from before it is sent to its agent until the agent has
+%% settled it: until it, and what it led to at home, was run, and all that it led to elsewhere was counted. So
+%% the run is over when it is closed and nothing is outstanding.
+%%
+%% `docs/scale.md' says how that behaves.
+%% @private
+-module(tokamak_pool_spread).
+-behaviour(gen_server).
+
+-export([create_table/0, start/4, find/1]).
+-export([ack/2, add/2, close/1, cancel/1]).
+-export([home/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+-define(TABLE, ?MODULE).
+
+-record(state, {
+    ref :: reference(),
+    owner :: pid(),
+    monitor :: reference(),
+    progress :: [term()],
+    agents :: tuple(),
+    nodes :: #{pid() => node()},
+    %% Of agents that have results with the owner, the first to be acknowledged first.
+    unacknowledged = queue:new() :: queue:queue(pid()),
+    stats = #{} :: #{pid() => map()},
+    outstanding = 0 :: non_neg_integer(),
+    open = true :: boolean()
+}).
+
+%% @doc Makes the table of runs; its owner is the supervisor.
+-spec create_table() -> ok.
+create_table() ->
+    ?TABLE = ets:new(?TABLE, [named_table, public, {read_concurrency, true}]),
+    ok.
+
+%% @doc Starts a run of the calling process, whose messages carry `Ref'.
+-spec start(reference(), tokamak_pool:handler(), map(), [node()]) -> ok | {error, shutdown}.
+start(Ref, Handler, Options, Nodes) ->
+    case tokamak_pool_sup:start_child(?MODULE, {Ref, self(), Handler, Options, Nodes}) of
+        {ok, _Pid} -> ok;
+        {error, _} = Error -> Error
+    end.
+
+%% @doc The coordinator of a run that goes on, and its owner.
+-spec find(reference()) -> {ok, pid(), pid()} | error.
+find(Ref) ->
+    try ets:lookup(?TABLE, Ref) of
+        [{Ref, Coordinator, Owner}] -> {ok, Coordinator, Owner};
+        [] -> error
+    catch
+        error:badarg -> error
+    end.
+
+-spec ack(pid(), pos_integer()) -> ok.
+ack(Coordinator, Count) ->
+    gen_server:cast(Coordinator, {ack, Count}).
+
+%% @doc Adds items, or `{Key, Item}' where there is a key function.
+-spec add(pid(), {Keyed :: boolean(), [term()]}) -> ok | {error, closed}.
+add(Coordinator, Items) ->
+    call(Coordinator, {add, Items}, {error, closed}).
+
+-spec close(pid()) -> ok.
+close(Coordinator) ->
+    gen_server:cast(Coordinator, close).
+
+%% @doc Ends the run: once this has returned, no message of it comes.
+-spec cancel(pid()) -> ok.
+cancel(Coordinator) ->
+    call(Coordinator, cancel, ok).
+
+call(Coordinator, Request, Otherwise) ->
+    try
+        gen_server:call(Coordinator, Request, infinity)
+    catch
+        exit:_ -> Otherwise
+    end.
+
+%% @doc The home of a key, among so many: from 1.
+-spec home(term(), pos_integer()) -> pos_integer().
+home(Key, Count) ->
+    erlang:phash2(Key, Count) + 1.
+
+%% @private
+init({Ref, Owner, Handler, Options, Nodes}) ->
+    Monitor = monitor(process, Owner),
+    true = ets:insert(?TABLE, {Ref, self(), Owner}),
+    Agents = [start_agent(Place, Handler, Options, length(Nodes)) || Place <- numbered(Nodes)],
+    start_timer(maps:get(timeout, Options, infinity)),
+    {ok, #state{
+        ref = Ref,
+        owner = Owner,
+        monitor = Monitor,
+        progress = [Key || #{progress := Key} <- [Options]],
+        agents = list_to_tuple(Agents),
+        nodes = maps:from_list(lists:zip(Agents, Nodes))
+    }}.
+
+numbered(Nodes) ->
+    lists:zip(lists:seq(1, length(Nodes)), Nodes).
+
+%% A node that is not connected is as good as lost.
+start_agent({Home, Node}, Handler, Options, Count) ->
+    Args = [self(), Handler, Options, Home, Count],
+    case lists:member(Node, [node() | nodes()]) of
+        true ->
+            {Agent, _Monitor} = spawn_opt(Node, tokamak_pool_agent, serve, Args, [monitor]),
+            Agent;
+        false ->
+            %% `noconnection', as from a node that was lost.
+            {Agent, _Monitor} = spawn_monitor(erlang, exit, [noconnection]),
+            Agent
+    end.
+
+start_timer(infinity) ->
+    ok;
+start_timer(Timeout) ->
+    _ = erlang:send_after(Timeout, self(), timeout),
+    ok.
+
+%% @private
+handle_call({add, _Items}, _From, #state{open = false} = State) ->
+    {reply, {error, closed}, State};
+handle_call({add, {Keyed, Items}}, _From, State) ->
+    Homes = by_home(Items, Keyed, tuple_size(State#state.agents)),
+    {reply, ok, dispatch(Homes, State)};
+handle_call(cancel, _From, State) ->
+    {stop, normal, ok, State}.
+
+%% @private
+handle_cast({ack, Count}, #state{unacknowledged = Unacknowledged} = State) ->
+    {noreply, State#state{unacknowledged = acknowledge(Count, Unacknowledged)}};
+handle_cast(close, State) ->
+    continue(State#state{open = false}).
+
+acknowledge(0, Unacknowledged) ->
+    Unacknowledged;
+acknowledge(Count, Unacknowledged) ->
+    case queue:out(Unacknowledged) of
+        {{value, Agent}, Rest} ->
+            Agent ! ack,
+            acknowledge(Count - 1, Rest);
+        {empty, _} ->
+            Unacknowledged
+    end.
+
+%% @private
+handle_info({results, Agent, Results, Elsewhere, Stats}, State) ->
+    tell({results, Results}, State),
+    Unacknowledged = queue:in(Agent, State#state.unacknowledged),
+    Noted = note(Agent, Stats, State#state{unacknowledged = Unacknowledged}),
+    {noreply, dispatch(Elsewhere, Noted)};
+handle_info({settled, Agent, Count, Stats}, #state{outstanding = Outstanding} = State) ->
+    continue(note(Agent, Stats, State#state{outstanding = Outstanding - Count}));
+handle_info({failed, Reason}, State) ->
+    finish({error, Reason}, State);
+handle_info(timeout, State) ->
+    finish({error, timeout}, State);
+handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
+    {stop, normal, State};
+handle_info({'DOWN', _, process, Agent, Reason}, State) ->
+    finish({error, lost(maps:get(Agent, State#state.nodes), Reason)}, State);
+handle_info(_Message, State) ->
+    {noreply, State}.
+
+lost(Node, {undef, _} = Reason) -> {no_tokamak, Node, Reason};
+lost(Node, _Reason) -> {nodedown, Node}.
+
+%% @private Agents watch this process, and end with it.
+terminate(_Reason, #state{ref = Ref}) ->
+    ets:delete(?TABLE, Ref).
+
+%%% Items on their way
+
+by_home(Items, Keyed, Count) ->
+    lists:foldl(
+        fun(Item, Homes) ->
+            Home = home(key(Keyed, Item), Count),
+            Homes#{Home => [Item | maps:get(Home, Homes, [])]}
+        end,
+        #{},
+        Items
+    ).
+
+key(true, {Key, _Item}) -> Key;
+key(false, Item) -> Item.
+
+%% Counted before they are sent.
+dispatch(Homes, State) ->
+    maps:fold(
+        fun(Home, Items, #state{outstanding = Outstanding, agents = Agents} = Before) ->
+            Counted = Before#state{outstanding = Outstanding + length(Items)},
+            element(Home, Agents) ! {items, Items},
+            Counted
+        end,
+        State,
+        Homes
+    ).
+
+note(Agent, Stats, #state{stats = All} = State) ->
+    Noted = State#state{stats = All#{Agent => Stats}},
+    #{dispatched := Dispatched, succeeded := Succeeded, failed := Failed} = totals(Noted),
+    Done = Succeeded + Failed,
+    %% Done is what has ended, see handle_info.
+    [tokamak_progress:report(Key, Done, max(Dispatched, Done + 1)) || Key <- State#state.progress],
+    Noted.
+
+totals(#state{stats = All}) ->
+    Zero = #{dispatched => 0, succeeded => 0, failed => 0, duplicates => 0, refused => 0},
+    Add = fun(Stats, Sum) -> maps:merge_with(fun(_, A, B) -> A + B end, Stats, Sum) end,
+    lists:foldl(Add, Zero, maps:values(All)).
+
+continue(#state{open = false, outstanding = 0, progress = Progress} = State) ->
+    #{dispatched := Dispatched} = Stats = totals(State),
+    [tokamak_progress:report(Key, Dispatched, Dispatched) || Key <- Progress],
+    finish({finished, Stats}, State);
+continue(State) ->
+    {noreply, State}.
+
+finish(End, State) ->
+    tell(End, State),
+    {stop, normal, State}.
+
+tell(Payload, #state{owner = Owner, ref = Ref}) ->
+    Owner ! {tokamak, Ref, Payload},
+    ok.

@@ -1,0 +1,85 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% Waiting for conditions, and looking at operating system processes.
+-module(tokamak_wait).
+
+-export([until/1, until/2, is_running/1, children/1, with_argument/1, open_files/0, resident_kib/0]).
+
+-define(DEADLINE, 10000).
+
+%% Waits until the condition holds.
+until(Condition) ->
+    until(Condition, ?DEADLINE).
+
+until(Condition, Timeout) ->
+    until_deadline(Condition, erlang:monotonic_time(millisecond) + Timeout).
+
+until_deadline(Condition, Deadline) ->
+    case Condition() of
+        true ->
+            ok;
+        _ ->
+            case erlang:monotonic_time(millisecond) > Deadline of
+                true -> error(condition_did_not_come);
+                false ->
+                    receive
+                    after 5 -> until_deadline(Condition, Deadline)
+                    end
+            end
+    end.
+
+%% Whether a process of the system runs; a zombie does not.
+is_running(OsPid) ->
+    case state(OsPid) of
+        gone -> false;
+        State -> State =/= $Z
+    end.
+
+state(OsPid) ->
+    case stat(OsPid) of
+        [<<State, _/binary>> | _] -> State;
+        gone -> gone
+    end.
+
+%% The fields of /proc/PID/stat after the name, which may hold anything.
+stat(OsPid) ->
+    case file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/stat") of
+        {ok, Stat} ->
+            {Last, _} = lists:last(binary:matches(Stat, <<")">>)),
+            binary:split(binary_part(Stat, Last + 2, byte_size(Stat) - Last - 2), <<" ">>, [global]);
+        {error, _} ->
+            gone
+    end.
+
+%% The children of a process of the system, zombies included.
+children(OsPid) ->
+    {ok, Names} = file:list_dir("/proc"),
+    Parent = integer_to_binary(OsPid),
+    [
+        list_to_integer(Name)
+     || Name <- Names,
+        lists:all(fun(C) -> C >= $0 andalso C =< $9 end, Name),
+        [_, P | _] <- [stat(list_to_integer(Name))],
+        P =:= Parent
+    ].
+
+%% The processes that run with this argument.
+with_argument(Argument) ->
+    {ok, Names} = file:list_dir("/proc"),
+    [
+        list_to_integer(Name)
+     || Name <- Names,
+        {ok, Line} <- [file:read_file(filename:join(["/proc", Name, "cmdline"]))],
+        lists:member(iolist_to_binary(Argument), binary:split(Line, <<0>>, [global])),
+        is_running(list_to_integer(Name))
+    ].
+
+%% The descriptors that this VM has open.
+open_files() ->
+    {ok, Names} = file:list_dir("/proc/self/fd"),
+    length(Names).
+
+%% The memory of this VM, in KiB.
+resident_kib() ->
+    {ok, Status} = file:read_file("/proc/self/status"),
+    {match, [Kib]} = re:run(Status, "VmRSS:\\s+([0-9]+)", [{capture, all_but_first, list}]),
+    list_to_integer(Kib).

@@ -1,0 +1,194 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% Sockets and ports of OTP whose messages become events of a loop.
+-module(tokamak_adopt_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+adopt_test_() ->
+    tokamak_test:with_application([
+        tokamak_test:cases([
+            {Title ++ " (" ++ atom_to_list(Backend) ++ ")", fun() -> Test(Backend) end}
+         || {Title, Test} <- on_both_backends(), Backend <- [inet, socket]
+        ]),
+        tokamak_test:cases([
+            {"what was in the owner's mailbox becomes events, too", fun mailbox/0},
+            {"a reset connection is one error", fun reset/0},
+            {"a port's output and exit become events", fun port/0},
+            {"a port without exit_status ends with undefined", fun port_without_status/0},
+            {"a raw loop, a stranger's socket, a closed and a listening one are refused", fun refused/0},
+            {"wrong arguments raise badarg", fun misuse/0}
+        ])
+    ]).
+
+on_both_backends() ->
+    [
+        {"TCP: data comes, gen_tcp:send answers, the end comes once", fun tcp/1},
+        {"TCP: a peer waits while nobody polls, and nothing is lost", fun back_pressure/1},
+        {"TCP: a socket that somebody closes is closed once", fun closed_here/1},
+        {"TCP: the socket is closed when the loop ends", fun loop_ends/1},
+        {"UDP: datagrams come with their sender", fun udp/1}
+    ].
+
+tcp(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, Server} = connection(Backend),
+    ok = tokamak_loop:adopt(Loop, Server, 3),
+    ok = gen_tcp:send(Client, "ping"),
+    ?assertEqual([{3, socket_data, <<"ping">>}], poll(Loop, 1)),
+    ok = gen_tcp:send(Server, "pong"),
+    ?assertEqual({ok, <<"pong">>}, gen_tcp:recv(Client, 4, 5000)),
+    [
+        begin
+            ok = gen_tcp:send(Client, <<N:32>>),
+            ?assertEqual([{3, socket_data, <<N:32>>}], poll(Loop, 1))
+        end
+     || N <- lists:seq(1, 100)
+    ],
+    ok = gen_tcp:send(Client, "bye"),
+    ok = gen_tcp:close(Client),
+    ?assertEqual([{3, socket_data, <<"bye">>}, {3, socket_closed, undefined}], poll(Loop, 2)),
+    ?assertEqual([], tokamak_loop:poll(Loop, 20)),
+    ok = tokamak_loop:destroy(Loop).
+
+back_pressure(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, Server} = connection(Backend),
+    ok = tokamak_loop:adopt(Loop, Server, 3),
+    Data = binary:copy(<<"0123456789">>, 2000000),
+    Sender = spawn(fun() -> receive go -> ok end, ok = gen_tcp:send(Client, Data), gen_tcp:close(Client) end),
+    ok = gen_tcp:controlling_process(Client, Sender),
+    Sender ! go,
+    tokamak_wait:until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) =:= 16 end),
+    receive after 100 -> ok end,
+    ?assertMatch(#{queued := 16}, tokamak_loop:info(Loop)),
+    ?assert(is_process_alive(Sender)),
+    ?assert(Data =:= all(Loop, [])),
+    ok = tokamak_loop:destroy(Loop).
+
+all(Loop, Chunks) ->
+    Events = tokamak_loop:poll(Loop, 5000),
+    All = [Chunks, [Bin || {3, socket_data, Bin} <- Events]],
+    case lists:last(Events) of
+        {3, socket_closed, undefined} -> iolist_to_binary(All);
+        {3, socket_data, _} -> all(Loop, All)
+    end.
+
+closed_here(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, Server} = connection(Backend),
+    ok = tokamak_loop:adopt(Loop, Server, 3),
+    ok = gen_tcp:close(Server),
+    ?assertEqual([{3, socket_closed, undefined}], poll(Loop, 1)),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)),
+    ?assertEqual([], tokamak_loop:poll(Loop, 20)),
+    ok = tokamak_loop:destroy(Loop).
+
+loop_ends(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, Server} = connection(Backend),
+    ok = tokamak_loop:adopt(Loop, Server, 3),
+    ok = tokamak_loop:destroy(Loop),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)).
+
+udp(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    {ok, Here} = gen_udp:open(0, backend(Backend) ++ [{ip, {127, 0, 0, 1}}]),
+    {ok, There} = gen_udp:open(0, [binary, {ip, {127, 0, 0, 1}}, {active, false}]),
+    {ok, HerePort} = inet:port(Here),
+    {ok, TherePort} = inet:port(There),
+    ok = tokamak_loop:adopt(Loop, Here, 4),
+    [
+        begin
+            ok = gen_udp:send(There, {127, 0, 0, 1}, HerePort, <<N:16>>),
+            ?assertEqual([{4, socket_data, {{127, 0, 0, 1}, TherePort, <<N:16>>}}], poll(Loop, 1))
+        end
+     || N <- lists:seq(1, 50)
+    ],
+    ok = gen_udp:send(Here, {127, 0, 0, 1}, TherePort, "back"),
+    ?assertMatch({ok, {_, HerePort, <<"back">>}}, gen_udp:recv(There, 0, 5000)),
+    ok = gen_udp:close(Here),
+    ?assertEqual([{4, socket_closed, undefined}], poll(Loop, 1)),
+    ok = tokamak_loop:destroy(Loop).
+
+mailbox() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, Server} = connection(inet),
+    ok = inet:setopts(Server, [{active, true}]),
+    ok = gen_tcp:send(Client, "early"),
+    tokamak_wait:until(fun() -> process_info(self(), message_queue_len) =:= {message_queue_len, 1} end),
+    ok = tokamak_loop:adopt(Loop, Server, 3),
+    ?assertEqual([{3, socket_data, <<"early">>}], poll(Loop, 1)),
+    ok = gen_tcp:close(Client),
+    ?assertEqual([{3, socket_closed, undefined}], poll(Loop, 1)),
+    ok = tokamak_loop:destroy(Loop).
+
+reset() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, Server} = connection(inet),
+    ok = inet:setopts(Server, [{show_econnreset, true}]),
+    ok = tokamak_loop:adopt(Loop, Server, 3),
+    ok = inet:setopts(Client, [{linger, {true, 0}}]),
+    ok = gen_tcp:close(Client),
+    ?assertEqual([{3, socket_error, econnreset}], poll(Loop, 1)),
+    ?assertEqual([], tokamak_loop:poll(Loop, 50)),
+    ok = tokamak_loop:destroy(Loop).
+
+port() ->
+    {ok, Loop} = tokamak_loop:new(),
+    Port = open_port({spawn, "sh -c 'read x; echo got $x; exit 7'"}, [binary, exit_status]),
+    ok = tokamak_loop:adopt(Loop, Port, 6),
+    true = port_command(Port, "it\n"),
+    ?assertEqual([{6, subprocess_stdout, <<"got it\n">>}, {6, subprocess_exit, 7}], poll(Loop, 2)),
+    ?assertEqual([], tokamak_loop:poll(Loop, 20)),
+    ok = tokamak_loop:destroy(Loop).
+
+port_without_status() ->
+    {ok, Loop} = tokamak_loop:new(),
+    Port = open_port({spawn, "sh -c 'read x; echo got $x; exit 7'"}, [binary]),
+    ok = tokamak_loop:adopt(Loop, Port, 6),
+    true = port_command(Port, "it\n"),
+    ?assertEqual([{6, subprocess_stdout, <<"got it\n">>}, {6, subprocess_exit, undefined}], poll(Loop, 2)),
+    ok = tokamak_loop:destroy(Loop).
+
+refused() ->
+    {ok, Raw} = tokamak_loop:open(),
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, Server} = connection(inet),
+    ?assertEqual({error, not_supported}, tokamak_loop:adopt(Raw, Server, 1)),
+    Self = self(),
+    spawn_link(fun() -> Self ! {stranger, tokamak_loop:adopt(Loop, Server, 1)} end),
+    receive {stranger, Result} -> ?assertEqual({error, not_owner}, Result) end,
+    ok = gen_tcp:close(Server),
+    ?assertEqual({error, einval}, tokamak_loop:adopt(Loop, Server, 1)),
+    {ok, Listener} = gen_tcp:listen(0, []),
+    ?assertEqual({error, einval}, tokamak_loop:adopt(Loop, Listener, 1)),
+    ok = tokamak_loop:destroy(Loop),
+    ?assertEqual({error, closed}, tokamak_loop:adopt(Loop, Client, 1)),
+    ok = tokamak_loop:destroy(Raw).
+
+misuse() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {Client, _} = connection(inet),
+    ?assertError(badarg, tokamak_loop:adopt(Loop, self(), 1)),
+    ?assertError(badarg, tokamak_loop:adopt(make_ref(), Client, 1)),
+    ?assertError(badarg, tokamak_loop:adopt(Loop, Client, 0)),
+    ok = tokamak_loop:destroy(Loop).
+
+%%% Helpers
+
+poll(_Loop, N) when N =< 0 -> [];
+poll(Loop, N) ->
+    [_ | _] = Events = tokamak_loop:poll(Loop, 5000),
+    Events ++ poll(Loop, N - length(Events)).
+
+connection(Backend) ->
+    Options = backend(Backend) ++ [binary, {active, false}],
+    {ok, Listener} = gen_tcp:listen(0, Options ++ [{ip, {127, 0, 0, 1}}]),
+    {ok, {_, Port}} = inet:sockname(Listener),
+    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    {ok, Server} = gen_tcp:accept(Listener, 5000),
+    ok = gen_tcp:close(Listener),
+    {Client, Server}.
+
+backend(inet) -> [];
+backend(socket) -> [{inet_backend, socket}].

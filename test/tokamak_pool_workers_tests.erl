@@ -1,0 +1,155 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% Functions as handlers: worker processes that fail, are killed, or wait.
+-module(tokamak_pool_workers_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+-import(call_fixture, [until/1, in_flight/0]).
+
+workers_test_() ->
+    call_fixture:tests([
+        fun a_crash_is_the_items_error/0,
+        fun a_killed_worker_fails_its_item_and_is_replaced/0,
+        fun killing_workers_at_random_loses_no_item/0,
+        fun as_many_workers_run_as_were_asked_for/0,
+        fun a_slow_item_holds_up_no_other/0,
+        fun keys_are_what_the_function_says/0,
+        fun a_key_function_that_fails_on_children_is_the_items_error/0,
+        fun many_children_are_handed_over_in_parts/0,
+        fun workers_end_with_the_run/0,
+        fun workers_end_with_a_cancel_and_with_the_owner/0,
+        fun a_run_whose_manager_dies_fails/0
+    ]).
+
+a_crash_is_the_items_error() ->
+    Handler = fun
+        (error) -> error(oops);
+        (throw) -> throw(oops);
+        (exit) -> exit(oops);
+        (improper) -> {ok, 1, [a | b]};
+        (nonsense) -> nonsense;
+        (N) -> {ok, N, []}
+    end,
+    {ok, Results, Stats} = tokamak_pool:run(Handler, [error, throw, exit, improper, nonsense, 1], #{}),
+    ?assertMatch(
+        #{
+            error := {error, {crash, {error, oops, [_ | _]}}},
+            throw := {error, {crash, {throw, oops, [_ | _]}}},
+            exit := {error, {crash, {exit, oops, [_ | _]}}},
+            improper := {error, {bad_return, {ok, 1, [a | b]}}},
+            nonsense := {error, {bad_return, nonsense}},
+            1 := {ok, 1}
+        },
+        maps:from_list(Results)
+    ),
+    ?assertMatch(#{failed := 5, succeeded := 1}, Stats).
+
+a_killed_worker_fails_its_item_and_is_replaced() ->
+    Handler = fun
+        (N) when N rem 2 =:= 0 -> exit(self(), kill), receive after infinity -> ok end;
+        (N) -> {ok, N, []}
+    end,
+    {ok, Results, _} = tokamak_pool:run(Handler, lists:seq(1, 20), #{workers => 2}),
+    Killed = {error, {crash, {exit, killed, []}}},
+    Expected = [{N, case N rem 2 of 0 -> Killed; 1 -> {ok, N} end} || N <- lists:seq(1, 20)],
+    ?assertEqual(Expected, lists:sort(Results)).
+
+killing_workers_at_random_loses_no_item() ->
+    Ref = tokamak_pool:start(fun(N) -> {ok, N, [2 * N, 2 * N + 1]} end, [1], #{max_items => 30000, workers => 4}),
+    ok = tokamak_pool:close(Ref),
+    Killer = spawn_link(fun() -> kill_for_ever(workers()) end),
+    {Results, {finished, Stats}} = collect(Ref, []),
+    true = unlink(Killer),
+    exit(Killer, kill),
+    #{dispatched := Dispatched} = Stats,
+    ?assertEqual(Dispatched, map_size(pool_graphs:results(Results))).
+
+kill_for_ever([]) ->
+    receive
+    after 1 -> kill_for_ever(workers())
+    end;
+kill_for_ever(Workers) ->
+    exit(lists:nth(rand:uniform(length(Workers)), Workers), kill),
+    kill_for_ever([]).
+
+as_many_workers_run_as_were_asked_for() ->
+    Counter = counters:new(2, []),
+    Handler = fun(N) ->
+        counters:add(Counter, 1, 1),
+        until(fun() -> counters:get(Counter, 1) >= 3 end),
+        {ok, N, []}
+    end,
+    {ok, _, #{succeeded := 3}} = tokamak_pool:run(Handler, [1, 2, 3], #{workers => 3}).
+
+a_slow_item_holds_up_no_other() ->
+    Self = self(),
+    Handler = fun
+        (0) -> receive go -> {ok, 0, []} end;
+        (100) -> Self ! {done, 100}, {ok, 100, []};
+        (N) -> {ok, N, []}
+    end,
+    Ref = tokamak_pool:start(Handler, lists:seq(0, 100), #{workers => 2}),
+    receive {done, 100} -> ok after 5000 -> error(held_up) end,
+    ok = tokamak_pool:cancel(Ref).
+
+keys_are_what_the_function_says() ->
+    Handler = fun(N) -> {ok, N, [N + 1 || N < 1000]} end,
+    {ok, Results, Stats} = tokamak_pool:run(Handler, [1, 11], #{key => fun(N) -> N rem 10 end}),
+    ?assertEqual(lists:seq(0, 9), lists:sort([N rem 10 || {N, {ok, _}} <- Results])),
+    ?assertMatch(#{dispatched := 10}, Stats),
+    Ref = tokamak_pool:start(Handler, [], #{key => fun(N) -> N div 1000 end}),
+    ok = tokamak_pool:add(Ref, [1]),
+    ok = tokamak_pool:close(Ref),
+    ?assertMatch({[{1, {ok, 1}}], _}, collect(Ref, [])).
+
+a_key_function_that_fails_on_children_is_the_items_error() ->
+    Handler = fun(N) -> {ok, N, lists:duplicate(600, N) ++ [a]} end,
+    Key = fun(N) when is_integer(N) -> N end,
+    ?assertMatch(
+        {ok, [{1, {error, {crash, {error, function_clause, _}}}}], _}, tokamak_pool:run(Handler, [1], #{key => Key})
+    ),
+    ?assertError(function_clause, tokamak_pool:run(Handler, [a], #{key => Key})).
+
+many_children_are_handed_over_in_parts() ->
+    Count = fun(_Result, Count) -> Count + 1 end,
+    Handler = fun(0) -> {ok, 0, lists:seq(1, 12345)}; (N) -> {ok, N, []} end,
+    ?assertMatch({ok, 12346, _}, tokamak_pool:fold(Handler, [0], Count, 0, #{})),
+    ?assertMatch({ok, 12346, _}, tokamak_pool:fold(Handler, [0], Count, 0, #{key => fun(N) -> {N} end})).
+
+workers_end_with_the_run() ->
+    {ok, _, _} = tokamak_pool:run(fun(N) -> {ok, N, []} end, [1], #{workers => 10}),
+    until(fun() -> workers() =:= [] andalso managers() =:= [] end).
+
+workers_end_with_a_cancel_and_with_the_owner() ->
+    Handler = fun(_) -> receive after infinity -> ok end end,
+    Ref = tokamak_pool:start(Handler, [1, 2], #{}),
+    until(fun() -> workers() =/= [] end),
+    ok = tokamak_pool:cancel(Ref),
+    until(fun() -> workers() =:= [] andalso managers() =:= [] end),
+    Owner = spawn(fun() -> tokamak_pool:run(Handler, [1, 2], #{}) end),
+    until(fun() -> workers() =/= [] end),
+    exit(Owner, kill),
+    until(fun() -> workers() =:= [] andalso managers() =:= [] andalso in_flight() =:= 0 end).
+
+a_run_whose_manager_dies_fails() ->
+    Ref = tokamak_pool:start(fun(_) -> receive after infinity -> ok end end, [1], #{}),
+    [Manager] = managers(),
+    exit(Manager, kill),
+    ?assertMatch({[], {error, Text}} when is_binary(Text), collect(Ref, [])).
+
+managers() ->
+    [Pid || {_, Pid, _, _} <- supervisor:which_children(tokamak_pool_sup)].
+
+%% Linked to their managers.
+workers() ->
+    Links = [Links || Manager <- managers(), {links, Links} <- [process_info(Manager, links)]],
+    lists:append(Links) -- [whereis(tokamak_pool_sup)].
+
+collect(Ref, Results) ->
+    receive
+        {tokamak, Ref, {results, More}} ->
+            ok = tokamak_pool:ack(Ref, 1),
+            collect(Ref, More ++ Results);
+        {tokamak, Ref, End} ->
+            {Results, End}
+    after 10000 -> error({no_end, length(Results)})
+    end.

@@ -1,0 +1,108 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% Subprocesses whose output and exit are events of a loop.
+-module(tokamak_subprocess_loop_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-define(s, tokamak_subprocess).
+
+loop_test_() ->
+    {setup, fun() -> {ok, _} = application:ensure_all_started(tokamak) end,
+        fun(_) -> application:stop(tokamak) end, [
+            {"a poller gets both outputs and then the exit", fun poller/0},
+            {"a handler gets them as messages", fun handler/0},
+            {"the owner of a raw loop drains them", fun raw/0},
+            {"a child that floods waits while nobody polls, and nothing is lost", {timeout, 60, fun flood/0}},
+            {"recv and active are for others", fun not_supported/0},
+            {"the subprocess is stopped when its loop ends", fun loop_ends/0},
+            {"a killed spawner is an exit with an error", fun spawner_dies/0},
+            {"a closed loop and wrong loops are refused", fun refused/0}
+        ]}.
+
+poller() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {ok, P} = ?s:start(["sh", "-c", "echo out; echo err >&2; read x; exit 3"], #{loop => {Loop, 7}}),
+    Two = lists:sort(poll(Loop, 2)),
+    ?assertEqual([{7, subprocess_stderr, <<"err\n">>}, {7, subprocess_stdout, <<"out\n">>}], Two),
+    ok = ?s:write(P, "\n"),
+    ?assertEqual([{7, subprocess_exit, 3}], poll(Loop, 1)),
+    {ok, _} = ?s:start(["sh", "-c", "kill -9 $$"], #{loop => {Loop, 8}}),
+    ?assertEqual([{8, subprocess_exit, {signal, 9}}], poll(Loop, 1)),
+    ?assertEqual([], tokamak_loop:poll(Loop, 20)),
+    ok = tokamak_loop:destroy(Loop).
+
+poll(_Loop, N) when N =< 0 -> [];
+poll(Loop, N) ->
+    [_ | _] = Events = tokamak_loop:poll(Loop, 5000),
+    Events ++ poll(Loop, N - length(Events)).
+
+handler() ->
+    {ok, Loop} = tokamak_loop:new(),
+    Ref = tokamak_loop:register(Loop, 5, self()),
+    {ok, P} = ?s:start(["cat"], #{loop => {Loop, 5}}),
+    ok = ?s:write(P, "hello"),
+    receive {tokamak, Ref, Hello} -> ?assertEqual({event, 5, subprocess_stdout, <<"hello">>}, Hello) end,
+    ok = ?s:close_stdin(P),
+    receive {tokamak, Ref, Exit} -> ?assertEqual({event, 5, subprocess_exit, 0}, Exit) end,
+    ok = tokamak_loop:destroy(Loop),
+    receive {tokamak, Ref, Last} -> ?assertEqual(closed, Last) end.
+
+raw() ->
+    {ok, Loop} = tokamak_loop:open(),
+    {ok, _} = ?s:start(["echo", "raw"], #{loop => {Loop, 9}}),
+    ?assertEqual(
+        [{9, subprocess_stdout, <<"raw\n">>}, {9, subprocess_exit, 0}],
+        poll(Loop, 2)
+    ),
+    ok = tokamak_loop:destroy(Loop).
+
+flood() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {ok, _} = ?s:start(["head", "-c", "100000000", "/dev/zero"], #{loop => {Loop, 1}}),
+    tokamak_wait:until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) =:= 16 end),
+    receive after 200 -> ok end,
+    ?assertMatch(#{queued := 16}, tokamak_loop:info(Loop)),
+    ?assertEqual({0, 100000000}, count(Loop, 0)),
+    ok = tokamak_loop:destroy(Loop).
+
+count(Loop, Bytes) ->
+    Events = tokamak_loop:poll(Loop, 5000),
+    More = lists:sum([byte_size(Bin) || {1, subprocess_stdout, Bin} <- Events]),
+    case lists:last(Events) of
+        {1, subprocess_exit, Status} -> {Status, Bytes + More};
+        _ -> count(Loop, Bytes + More)
+    end.
+
+not_supported() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {ok, P} = ?s:start(["cat"], #{loop => {Loop, 1}}),
+    ?assertEqual({error, not_supported}, ?s:recv(P)),
+    ?assertEqual({error, not_supported}, ?s:active(P, 1)),
+    ok = ?s:stop(P),
+    ?assertEqual([{1, subprocess_exit, {signal, 15}}], poll(Loop, 1)),
+    ?assertEqual({error, closed}, ?s:recv(P)),
+    ok = tokamak_loop:destroy(Loop).
+
+loop_ends() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {ok, P} = ?s:start(["sleep", "86400"], #{loop => {Loop, 1}}),
+    {ok, OsPid} = ?s:os_pid(P),
+    ok = tokamak_loop:destroy(Loop),
+    tokamak_wait:until(fun() -> not tokamak_wait:is_running(OsPid) end),
+    ?assertEqual({error, closed}, ?s:info(P)).
+
+spawner_dies() ->
+    {ok, Loop} = tokamak_loop:new(),
+    {ok, _} = ?s:start(["sleep", "86400"], #{loop => {Loop, 1}}),
+    {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
+    [] = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
+    ?assertEqual([{1, subprocess_exit, {error, spawner_died}}], poll(Loop, 1)),
+    ok = tokamak_loop:destroy(Loop).
+
+refused() ->
+    {ok, Loop} = tokamak_loop:new(),
+    ?assertError(badarg, ?s:start(["true"], #{loop => Loop})),
+    ?assertError(badarg, ?s:start(["true"], #{loop => {Loop, 0}})),
+    ?assertError(badarg, ?s:start(["true"], #{loop => {make_ref(), 1}})),
+    ok = tokamak_loop:destroy(Loop),
+    ?assertEqual({error, closed}, ?s:start(["true"], #{loop => {Loop, 1}})).
