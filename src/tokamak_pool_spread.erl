@@ -88,6 +88,7 @@ home(Key, Count) ->
     erlang:phash2(Key, Count) + 1.
 
 %% @private
+-spec init(tuple()) -> {ok, #state{}}.
 init({Ref, Owner, Handler, Options, Nodes}) ->
     Monitor = monitor(process, Owner),
     true = ets:insert(?TABLE, {Ref, self(), Owner}),
@@ -113,8 +114,7 @@ start_agent({Home, Node}, Handler, Options, Count) ->
             {Agent, _Monitor} = spawn_opt(Node, tokamak_pool_agent, serve, Args, [monitor]),
             Agent;
         false ->
-            %% `noconnection', as from a node that was lost.
-            {Agent, _Monitor} = spawn_monitor(erlang, exit, [noconnection]),
+            {Agent, _Monitor} = spawn_monitor(fun() -> ok end),
             Agent
     end.
 
@@ -125,6 +125,8 @@ start_timer(Timeout) ->
     ok.
 
 %% @private
+-spec handle_call(term(), gen_server:from(), #state{}) ->
+    {reply, term(), #state{}} | {stop, normal, ok, #state{}}.
 handle_call({add, _Items}, _From, #state{open = false} = State) ->
     {reply, {error, closed}, State};
 handle_call({add, {Keyed, Items}}, _From, State) ->
@@ -134,6 +136,7 @@ handle_call(cancel, _From, State) ->
     {stop, normal, ok, State}.
 
 %% @private
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
 handle_cast({ack, Count}, #state{unacknowledged = Unacknowledged} = State) ->
     {noreply, State#state{unacknowledged = acknowledge(Count, Unacknowledged)}};
 handle_cast(close, State) ->
@@ -151,8 +154,9 @@ acknowledge(Count, Unacknowledged) ->
     end.
 
 %% @private
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
 handle_info({results, Agent, Results, Elsewhere, Stats}, State) ->
-    tell({results, Results}, State),
+    ok = tell({results, Results}, State),
     Unacknowledged = queue:in(Agent, State#state.unacknowledged),
     Noted = note(Agent, Stats, State#state{unacknowledged = Unacknowledged}),
     {noreply, dispatch(Elsewhere, Noted)};
@@ -173,6 +177,7 @@ lost(Node, {undef, _} = Reason) -> {no_tokamak, Node, Reason};
 lost(Node, _Reason) -> {nodedown, Node}.
 
 %% @private Agents watch this process, and end with it.
+-spec terminate(term(), #state{}) -> true.
 terminate(_Reason, #state{ref = Ref}) ->
     ets:delete(?TABLE, Ref).
 
@@ -224,7 +229,7 @@ continue(State) ->
     {noreply, State}.
 
 finish(End, State) ->
-    tell(End, State),
+    ok = tell(End, State),
     {stop, normal, State}.
 
 tell(Payload, #state{owner = Owner, ref = Ref}) ->

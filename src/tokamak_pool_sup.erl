@@ -22,6 +22,7 @@ start_child(Module, Argument) ->
     end.
 
 %% @private
+-spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     Flags = #{strategy => simple_one_for_one},
     Child = #{id => run, start => {gen_server, start_link, []}, restart => temporary, shutdown => 1000},

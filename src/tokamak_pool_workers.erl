@@ -35,16 +35,19 @@ serve(Manager, Run) ->
     gen_server:cast(Manager, {serve, Run}).
 
 %% @private
+-spec init(tuple()) -> {ok, #state{}}.
 init({Handler, Key, Count, Ref, Cut, Owner}) ->
     _ = process_flag(trap_exit, true),
     Monitor = monitor(process, Owner),
     {ok, #state{handler = Handler, key = Key, count = Count, ref = Ref, cut = Cut, owner = Monitor}}.
 
 %% @private
+-spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown}, #state{}}.
 handle_call(_Request, _From, State) ->
     {reply, {error, unknown}, State}.
 
 %% @private
+-spec handle_cast({serve, reference()}, #state{}) -> {noreply, #state{}}.
 handle_cast({serve, Run}, #state{count = Count} = State) ->
     {noreply, lists:foldl(fun start_worker/2, State#state{run = Run}, lists:seq(1, Count))}.
 
@@ -54,6 +57,7 @@ start_worker(Number, #state{workers = Workers} = State) ->
     State#state{workers = Workers#{Pid => Number}}.
 
 %% @private
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
 handle_info({tokamak, Ref, over}, #state{ref = Ref} = State) ->
     {stop, normal, State};
 handle_info({'EXIT', Pid, Reason}, #state{workers = Workers} = State) when is_map_key(Pid, Workers) ->
@@ -72,6 +76,7 @@ ended(Reason, Number, #state{run = Run} = State) ->
     start_worker(Number, State).
 
 %% @private
+-spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{workers = Workers}) ->
     lists:foreach(fun(Pid) -> exit(Pid, kill) end, maps:keys(Workers)).
 

@@ -37,6 +37,14 @@ pub fn services() -> Option<Arc<Services>> {
     SERVICES.read().clone()
 }
 
+/// Calls a function with the running services, if they run: a little cheaper than [`services`]. They do
+/// not stop meanwhile, so it has to be short.
+pub fn with_services(run: impl FnOnce(&Services)) {
+    if let Some(services) = &*SERVICES.read() {
+        run(services);
+    }
+}
+
 impl Services {
     fn start(reaper: LocalPid, progress_interval: Duration) -> std::io::Result<Self> {
         owners::start_janitor()?;
