@@ -171,7 +171,8 @@ an_operation_reports_under_its_reference() ->
     Ref = tokamak_progress:subscribe(all),
     Call = tokamak:async(op(report_progress), [100000]),
     {ok, true} = tokamak:await(Call),
-    Shown = received(Ref, 0),
+    %% A subscriber to all also sees what other tests left.
+    Shown = [Update || {Key, _, _} = Update <- received(Ref, 0), Key =:= Call],
     ?assertMatch({Call, 1, 0}, hd(Shown)),
     ?assertMatch({Call, 100000, 100}, lists:last(Shown)),
     finish(Ref, Call).

@@ -31,7 +31,11 @@ lost_node_test_() ->
 
 start() ->
     _ = os:cmd("epmd -daemon"),
-    _ = net_kernel:start([tokamak_remote_tests, shortnames]),
+    %% The name of a node that just ended may be taken for a moment.
+    wait_until(fun() ->
+        _ = net_kernel:start([tokamak_remote_tests, shortnames]),
+        is_alive()
+    end),
     {ok, _} = application:ensure_all_started(tokamak),
     start_peer().
 
@@ -42,7 +46,7 @@ start_peer() ->
     {Peer, Node}.
 
 stop({Peer, _Node}) ->
-    peer:stop(Peer),
+    _ = (catch peer:stop(Peer)),
     _ = net_kernel:stop(),
     ok.
 
@@ -167,7 +171,7 @@ lost_node() ->
     ?assertEqual({error, nodedown}, tokamak:next(Stream, 5000)),
     ?assertEqual({error, closed}, tokamak:next(Stream, 5000)),
     nothing_left(),
-    catch stop(Setup).
+    stop(Setup).
 
 in_flight(Node) ->
     maps:get(in_flight, rpc:call(Node, tokamak, stats, [])).
