@@ -46,6 +46,23 @@ build_and_install() {
     install_file "$artefact" "$2"
 }
 
+# The C table is used from C, too: this shows that its header is right.
+build_c() {
+    erlang=$(erl -noshell -eval 'io:format("~ts/usr/include", [code:root_dir()]), halt().')
+    artefact=_build/native/$1.so
+    mkdir -p _build/native
+    # The VM has the functions of erl_nif.h; on macOS the linker has to be told.
+    case $(uname) in
+        Darwin) undefined='-undefined dynamic_lookup' ;;
+        *) undefined='' ;;
+    esac
+    temporary=$artefact.$$
+    # shellcheck disable=SC2086 # nothing, or two words
+    ${CC:-cc} -std=c11 -Wall -Wextra -Werror -pthread -fPIC -shared $undefined -Iinclude "-I$erlang" \
+        "test/support/$1.c" -o "$temporary" || fail "cc could not build $1 (see above)"
+    mv -f "$temporary" "$artefact"
+}
+
 cargo=${CARGO:-cargo}
 if ! command -v "$cargo" >/dev/null 2>&1; then
     cargo=${CARGO_HOME:-$HOME/.cargo}/bin/cargo
@@ -67,6 +84,7 @@ case ${1:-shipped} in
         build_and_install tokamak_bench_nif _build/native/tokamak_bench_nif.so
         build_and_install tokamak_test_engine _build/native/tokamak_test_engine.so
         build_and_install tokamak_test_nif _build/native/tokamak_test_nif.so
+        build_c table_user
         ;;
     *)
         fail "usage: $0 [shipped | bench]"

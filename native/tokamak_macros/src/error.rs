@@ -39,3 +39,35 @@ fn snake_case(name: &str) -> String {
     }
     snake
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syn::parse_quote;
+
+    #[test]
+    fn a_kind_is_its_variant_in_snake_case() {
+        assert_eq!(snake_case("NotFound"), "not_found");
+        assert_eq!(snake_case("Io"), "io");
+        assert_eq!(snake_case("already_snake"), "already_snake");
+    }
+
+    #[test]
+    fn every_variant_has_its_arm_whatever_it_holds() {
+        let expanded = expand(&parse_quote! {
+            enum Error { Plain, Tuple(String, u8), Named { field: u8 } }
+        });
+        let text = expanded
+            .map(|tokens| tokens.to_string())
+            .unwrap_or_default();
+        for kind in ["\"plain\"", "\"tuple\"", "\"named\""] {
+            assert!(text.contains(kind), "{kind} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_type_that_is_no_enum_is_refused() {
+        let refused = expand(&parse_quote! { struct Error; });
+        assert!(refused.is_err_and(|error| error.to_string().contains("for enums")));
+    }
+}

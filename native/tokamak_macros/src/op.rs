@@ -375,3 +375,94 @@ fn items_are_results(output: &ReturnType) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syn::parse_quote;
+
+    fn expanded(options: Options, function: &ItemFn) -> String {
+        match expand(&options, function) {
+            Ok(tokens) => tokens.to_string(),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    fn refusal(text: &str) -> String {
+        match syn::parse_str::<Options>(text) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused() {
+        assert!(refusal("eager, blocking").contains("of one kind"));
+        assert!(refusal("limit = 0").contains("at least 1"));
+        assert!(refusal("fast").contains("expected eager"));
+        assert_eq!(refusal("blocking, limit = 4, name = \"read\","), "accepted");
+    }
+
+    #[test]
+    fn functions_of_the_wrong_form_are_refused() {
+        let not_async: ItemFn = parse_quote! { fn f() {} };
+        assert!(expanded(parse_quote!(), &not_async).contains("is an async fn"));
+        let is_async: ItemFn = parse_quote! { async fn f() {} };
+        assert!(expanded(parse_quote!(blocking), &is_async).contains("not an async fn"));
+        let generic: ItemFn = parse_quote! { async fn f<T>(t: T) {} };
+        assert!(expanded(parse_quote!(), &generic).contains("no generic"));
+        let method: ItemFn = parse_quote! { async fn f(&self) {} };
+        assert!(expanded(parse_quote!(), &method).contains("not a method"));
+        let no_boxes: ItemFn = parse_quote! { async fn f(a: u8) {} };
+        assert!(expanded(parse_quote!(duplex), &no_boxes).contains("an Inbox<T> and an Outbox<T>"));
+        let many: ItemFn = parse_quote! {
+            async fn f(a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8, i: u8) {}
+        };
+        assert!(expanded(parse_quote!(), &many).contains("at most eight"));
+    }
+
+    #[test]
+    fn what_does_not_come_from_erlang_does_not_count() {
+        let duplex: ItemFn = parse_quote! {
+            async fn f(ctx: Ctx, input: Inbox<u8>, output: Outbox<u8>, a: u8, b: String) {}
+        };
+        assert!(expanded(parse_quote!(duplex), &duplex).contains("arity : 2usize"));
+    }
+
+    #[test]
+    fn a_name_and_a_limit_are_taken_over() {
+        let function: ItemFn = parse_quote! { fn f() -> u8 { 0 } };
+        let text = expanded(parse_quote!(blocking, limit = 3, name = "other"), &function);
+        assert!(text.contains("name : \"other\"") && text.contains("limit : 3usize"));
+    }
+
+    #[test]
+    fn results_are_told_from_values_and_from_nothing() {
+        let replies = [
+            (parse_quote! { async fn f() {} }, "of_unit"),
+            (parse_quote! { async fn f() -> u8 { 0 } }, "of_value"),
+            (
+                parse_quote! { async fn f() -> Result<u8, E> { Ok(0) } },
+                "of_result",
+            ),
+            (
+                parse_quote! { async fn f() -> std::io::Result<()> { Ok(()) } },
+                "of_unit_result",
+            ),
+        ];
+        for (function, reply) in replies {
+            let text = expanded(parse_quote!(), &function);
+            assert!(text.contains(reply), "{reply} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn streams_of_results_are_told_from_streams_of_values() {
+        let values: ItemFn = parse_quote! { fn f() -> impl Stream<Item = u8> { todo() } };
+        assert!(expanded(parse_quote!(stream), &values).contains("of_value"));
+        let results: ItemFn = parse_quote! {
+            fn f() -> impl Stream<Item = Result<u8, E>> + Send { todo() }
+        };
+        assert!(expanded(parse_quote!(stream), &results).contains("of_result"));
+    }
+}
