@@ -31,9 +31,10 @@ lost_node_test_() ->
 
 start() ->
     _ = os:cmd("epmd -daemon"),
-    %% The name of a node that just ended may be taken for a moment.
+    %% A name of this VM's own, which may still be taken for a moment by the node that just ended.
+    Name = list_to_atom("tokamak_remote_" ++ os:getpid()),
     wait_until(fun() ->
-        _ = net_kernel:start([tokamak_remote_tests, shortnames]),
+        _ = net_kernel:start([Name, shortnames]),
         is_alive()
     end),
     {ok, _} = application:ensure_all_started(tokamak),
