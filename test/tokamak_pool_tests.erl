@@ -50,7 +50,9 @@ items_are_the_same_when_they_are_equal_terms() ->
     Again = [binary_to_term(term_to_binary(Item)) || Item <- Distinct],
     Handler = fun(Item) -> {ok, Item, Distinct ++ Again} end,
     {ok, Results, Stats} = tokamak_pool:run(Handler, Again, #{}),
-    ?assertEqual(lists:sort([{Item, {ok, Item}} || Item <- Distinct]), lists:sort(Results)),
+    %% Not sorted: 1 and 1.0 sort the same.
+    ?assertEqual([], [{Item, {ok, Item}} || Item <- Distinct] -- Results),
+    ?assertEqual(18, length(Results)),
     ?assertMatch(#{dispatched := 18}, Stats).
 
 terms_of_any_size_are_deduplicated() ->

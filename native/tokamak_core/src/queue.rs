@@ -117,7 +117,9 @@ impl<T> Batch<T> {
 pub struct EventQueue<T> {
     limit: u64,
     state: Mutex<State<T>>,
-    /// Written under the lock only, as `released` and `closed` are.
+    /// Whether there are blocks: a hint that spares a consumer the lock. All of these are written under
+    /// the lock only.
+    filled: AtomicBool,
     pushed: AtomicU64,
     released: AtomicU64,
     closed: AtomicBool,
@@ -139,6 +141,7 @@ impl<T> EventQueue<T> {
                 refused: 0,
                 high_water_mark: 0,
             }),
+            filled: AtomicBool::new(false),
             pushed: AtomicU64::new(0),
             released: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -160,8 +163,7 @@ impl<T> EventQueue<T> {
             return Err(Refused::Overloaded(item));
         }
         self.count_pushed(1);
-        state.append(item);
-        Ok(state.notify())
+        Ok(self.append(&mut state, item))
     }
 
     /// Pushes an item that was admitted elsewhere (a timer, an fd with at most one event pending):
@@ -175,8 +177,7 @@ impl<T> EventQueue<T> {
             return Err(Refused::Closed(item));
         }
         self.count_pushed(1);
-        state.append(item);
-        Ok(state.notify())
+        Ok(self.append(&mut state, item))
     }
 
     /// Reserves places for items that come later, by [`push_reserved`](Self::push_reserved); given back by
@@ -207,8 +208,7 @@ impl<T> EventQueue<T> {
         if state.closed {
             return Err(Refused::Closed(item));
         }
-        state.append(item);
-        Ok(state.notify())
+        Ok(self.append(&mut state, item))
     }
 
     /// Counts `count` items that were admitted elsewhere and do not pass through the queue.
@@ -233,6 +233,7 @@ impl<T> EventQueue<T> {
         }
         self.count_pushed(count);
         state.blocks.append(&mut blocks);
+        self.filled.store(true, Ordering::Relaxed);
         Ok(state.notify())
     }
 
@@ -254,8 +255,7 @@ impl<T> EventQueue<T> {
             return Err(Refused::Overloaded(item));
         }
         self.count_pushed(1);
-        state.append(item);
-        Ok(state.notify())
+        Ok(self.append(&mut state, item))
     }
 
     #[cold]
@@ -288,9 +288,14 @@ impl<T> EventQueue<T> {
         self.front(batch)?.pop_front()
     }
 
-    /// Moves all there is into an empty batch, and its emptied blocks to the producers.
+    /// Moves all there is into an empty batch, and its emptied blocks to the producers. What is
+    /// missed because the hint is old is found by [`rearm`](Self::rearm).
     fn take(&self, batch: &mut Batch<T>) {
+        if !self.filled.load(Ordering::Relaxed) {
+            return;
+        }
         let mut state = self.state.lock();
+        self.filled.store(false, Ordering::Relaxed);
         std::mem::swap(&mut state.blocks, &mut batch.blocks);
         if state.spare.is_empty() {
             std::mem::swap(&mut state.spare, &mut batch.emptied);
@@ -381,6 +386,14 @@ impl<T> EventQueue<T> {
             refused: state.refused,
             high_water_mark: state.high_water_mark.max(self.len()),
         }
+    }
+
+    fn append(&self, state: &mut State<T>, item: T) -> Wake {
+        if state.blocks.is_empty() {
+            self.filled.store(true, Ordering::Relaxed);
+        }
+        state.append(item);
+        state.notify()
     }
 
     /// To be called under the lock.

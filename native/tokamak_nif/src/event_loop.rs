@@ -287,7 +287,9 @@ impl EventLoop {
         if fresh {
             watch.arm(sender, direction);
         } else if renamed {
-            // Whoever was told of it under the old id need not be the one that the new id is for.
+            // Whoever was told of it under the old id, or would have been, need not be the one that the
+            // new id is for.
+            self.unpark(sender);
             watch.come_back(sender, direction);
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! Descriptors and the NIFs of `tokamak_fd`.
 
 use crate::atoms;
+use crate::entry;
 use crate::select::{self, Selection};
 use crate::transfer::{self, MAX_TRANSFER, Mode, Read};
 use crate::watch::{Direction, Watch};
@@ -9,7 +10,6 @@ use parking_lot::Mutex;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
-use rustler::types::ListIterator;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NewBinary, OwnedBinary, Term};
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokamak::environment::Sender;
 use tokamak::owners::{self, Possession, PossessionKey};
+
+entry::nifs! { fd_read: 2, fd_read_and_reselect: 2, fd_reselect: 2, fd_write: 2 }
 
 /// Descriptors that are open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -152,7 +154,7 @@ fn with_file<'a>(
         return atoms::badarg().encode(env);
     };
     match fd.file() {
-        Some(file) => use_file(&fd, &file),
+        Some(file) => use_file(fd, &file),
         None => closed(env),
     }
 }
@@ -168,7 +170,7 @@ fn closed(env: Env) -> Term {
 fn opened<'a>(env: Env<'a>, result: Result<(OwnedFd, Mode), Errno>) -> Term<'a> {
     match result {
         Ok((file, mode)) => {
-            let handle = select::make_handle(env, Fd::adopt(env, file, mode));
+            let handle = select::HANDLES.make(env, Fd::adopt(env, file, mode));
             (atoms::ok(), handle).encode(env)
         }
         Err(errno) => error(env, atoms::errno(errno)),
@@ -177,11 +179,11 @@ fn opened<'a>(env: Env<'a>, result: Result<(OwnedFd, Mode), Errno>) -> Term<'a> 
 
 /// The flags that `tokamak_fd:open/2` made of its modes.
 #[rustler::nif(schedule = "DirtyIo")]
-fn fd_open<'a>(env: Env<'a>, path: Binary<'a>, flags: Vec<Atom>) -> Term<'a> {
+fn fd_open<'a>(env: Env<'a>, path: Binary<'a>, flags: Term<'a>) -> Term<'a> {
     let Ok(path) = CString::new(path.as_slice()) else {
         return atoms::badarg().encode(env);
     };
-    let Some(flags) = open_flags(&flags) else {
+    let Some(flags) = items::<Atom>(flags, MAX_FLAGS).and_then(|flags| open_flags(&flags)) else {
         return atoms::badarg().encode(env);
     };
     let permissions = rustix::fs::Mode::from_raw_mode(0o666);
@@ -190,6 +192,21 @@ fn fd_open<'a>(env: Env<'a>, path: Binary<'a>, flags: Vec<Atom>) -> Term<'a> {
         env,
         file.and_then(|file| with_mode(file, Mode::Nonblocking)),
     )
+}
+
+/// More than there are.
+const MAX_FLAGS: usize = 16;
+
+/// The first items of a list. Cell by cell: an iterator panics at the end of an improper list.
+fn items<'a, T: rustler::Decoder<'a>>(list: Term<'a>, max: usize) -> Option<Vec<T>> {
+    let (mut rest, mut items) = (list, Vec::new());
+    while items.len() < max
+        && let Ok((head, tail)) = rest.list_get_cell()
+    {
+        items.push(head.decode().ok()?);
+        rest = tail;
+    }
+    (items.len() == max || rest.is_empty_list()).then_some(items)
 }
 
 rustler::atoms! { read, write, append, create, truncate, exclusive }
@@ -273,8 +290,8 @@ fn fd_pipe<'a>(env: Env<'a>) -> Term<'a> {
             let write_end = Fd::adopt(env, write_end, Mode::Nonblocking);
             let handles = (
                 atoms::ok(),
-                select::make_handle(env, read_end),
-                select::make_handle(env, write_end),
+                select::HANDLES.make(env, read_end),
+                select::HANDLES.make(env, write_end),
             );
             handles.encode(env)
         }
@@ -369,8 +386,10 @@ fn read_file<'a>(env: Env<'a>, fd: &Fd, file: &OwnedFd, max: usize) -> Term<'a> 
     encode_outcome(env, outcome, None)
 }
 
-#[rustler::nif]
-fn fd_read<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<'a> {
+fn fd_read<'a>(env: Env<'a>, [handle, max]: [Term<'a>; 2]) -> Term<'a> {
+    let Ok(max) = max.decode::<usize>() else {
+        return atoms::badarg().encode(env);
+    };
     with_file(handle, |fd, file| match fd.mode {
         // The disk may take its time: tokamak_fd calls fd_read_file.
         Mode::Regular => atoms::regular().encode(env),
@@ -383,8 +402,10 @@ fn fd_read_file<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<'a> {
     with_file(handle, |fd, file| read_file(env, fd, file, max))
 }
 
-#[rustler::nif]
-fn fd_read_and_reselect<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<'a> {
+fn fd_read_and_reselect<'a>(env: Env<'a>, [handle, max]: [Term<'a>; 2]) -> Term<'a> {
+    let Ok(max) = max.decode::<usize>() else {
+        return atoms::badarg().encode(env);
+    };
     with_file(handle, |fd, file| {
         let watch = fd.watch.lock().clone();
         let watched = watch.and_then(|watch| {
@@ -406,11 +427,10 @@ fn fd_read_and_reselect<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<
     })
 }
 
-#[rustler::nif]
-fn fd_reselect<'a>(env: Env<'a>, handle: Term<'a>, direction: Atom) -> Term<'a> {
+fn fd_reselect<'a>(env: Env<'a>, [handle, direction]: [Term<'a>; 2]) -> Term<'a> {
     with_file(handle, |fd, _file| {
         let watch = fd.watch.lock().clone();
-        let id = to_direction(direction)
+        let id = term_to_direction(direction)
             .zip(watch)
             .and_then(|(direction, watch)| watch.reselect(Sender::Process(env), direction));
         match id {
@@ -418,6 +438,11 @@ fn fd_reselect<'a>(env: Env<'a>, handle: Term<'a>, direction: Atom) -> Term<'a> 
             None => error(env, atoms::not_watched()),
         }
     })
+}
+
+/// The direction a term names.
+pub fn term_to_direction(term: Term) -> Option<Direction> {
+    term.decode().ok().and_then(to_direction)
 }
 
 /// The direction an atom names.
@@ -457,10 +482,7 @@ pub fn binaries(data: Term) -> Option<Vec<Binary>> {
     if let Ok(binary) = Binary::from_term(data) {
         return Some(vec![binary]);
     }
-    let list: ListIterator = data.decode().ok()?;
-    list.take(MAX_BUFFERS)
-        .map(|item| item.decode().ok())
-        .collect()
+    items(data, MAX_BUFFERS)
 }
 
 /// What writev(2) takes at once.
@@ -481,8 +503,7 @@ pub fn slices<'a>(binaries: &[Binary<'a>]) -> (Vec<IoSlice<'a>>, usize) {
     (slices, MAX_TRANSFER - left)
 }
 
-#[rustler::nif]
-fn fd_write<'a>(env: Env<'a>, handle: Term<'a>, data: Term<'a>) -> Term<'a> {
+fn fd_write<'a>(env: Env<'a>, [handle, data]: [Term<'a>; 2]) -> Term<'a> {
     with_file(handle, |fd, file| match fd.mode {
         Mode::Regular => atoms::regular().encode(env),
         _ => write_file(env, fd, file, data),

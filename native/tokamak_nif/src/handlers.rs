@@ -116,6 +116,27 @@ impl EventLoop {
         }
     }
 
+    /// Parked events whose callback id changed to that of a handler are the handler's.
+    pub fn unpark(&self, sender: Sender) {
+        if !self.handlers.are_any() {
+            return;
+        }
+        let mut state = self.drain.lock();
+        let is_handlers = |event: &Event| {
+            let id = payload::current_callback_id(event);
+            self.handlers.contains(id)
+        };
+        let parked = std::mem::take(&mut state.parked);
+        let (handled, others): (Vec<_>, Vec<_>) = parked.into_iter().partition(is_handlers);
+        state.parked.extend(others);
+        let is_any = !handled.is_empty();
+        state.overdue.extend(handled);
+        drop(state);
+        if is_any {
+            self.after_push(sender, self.queue.notify());
+        }
+    }
+
     /// Unregisters a handler, for the loop's process. A poller that waits consumes again when it was
     /// the last one.
     pub fn remove_handler(&self, env: Env, id: u64) {

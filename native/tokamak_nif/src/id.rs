@@ -2,12 +2,14 @@
 //! NIFs of `tokamak_id`.
 
 use crate::atoms;
+use crate::entry;
 use rustler::{Encoder, Env, Term};
 use tokamak_core::event_id::CALLBACK_IDS;
 
-#[rustler::nif]
-fn id_next() -> u64 {
-    CALLBACK_IDS.next()
+entry::nifs! { id_next: 0 }
+
+fn id_next<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Term<'a> {
+    CALLBACK_IDS.next().encode(env)
 }
 
 #[rustler::nif]

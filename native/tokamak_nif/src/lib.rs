@@ -7,8 +7,10 @@
 mod atoms;
 mod descriptors;
 mod drain;
+mod entry;
 mod event_loop;
 mod fd;
+mod handle;
 mod handlers;
 mod id;
 mod library;
@@ -42,7 +44,7 @@ fn abi_version() -> u32 {
 fn load(env: rustler::Env) -> bool {
     tokamak::submit::set_find_loop(submissions::find_loop);
     tokamak::progress::set_report(progress::report);
-    select::open_resource_type(env)
+    select::HANDLES.open(env, c"tokamak_fd") && loop_nifs::HANDLES.open(env, c"tokamak_loop")
 }
 
 tokamak::nif!("tokamak_nif", load = load);

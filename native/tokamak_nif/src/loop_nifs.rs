@@ -3,13 +3,15 @@
 
 use crate::atoms;
 use crate::drain::{DEFAULT_MAX, Drained, Polled};
+use crate::entry;
 use crate::event_loop::{Backend, EventLoop, Kind, Options};
-use crate::fd::to_direction;
+use crate::fd::{term_to_direction, to_direction};
+use crate::handle::{HandleType, Handled};
 use crate::library;
 use crate::payload::{Acknowledged, Event, Payload};
 use crate::select;
 use crate::watch::Direction;
-use rustler::{Atom, Encoder, Env, LocalPid, Resource, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, Term};
 use std::sync::Arc;
 use std::time::Duration;
 use tokamak::environment::Sender;
@@ -17,18 +19,12 @@ use tokamak_core::event_id::MAX_ID;
 use tokamak_core::queue::Refused;
 use tokamak_core::timers::NotStarted;
 
-/// The resource that the handle of a loop refers to.
-pub struct LoopResource(Arc<EventLoop>);
+entry::nifs! { loop_drain: 2, loop_poll: 2, loop_dispatch: 1, loop_dispatched: 2, loop_selected: 2, loop_post: 4, timer_start: 3, timer_cancel: 2 }
 
-#[rustler::resource_impl]
-impl Resource for LoopResource {}
+/// The type of the handles of loops.
+pub static HANDLES: HandleType<EventLoop> = HandleType::new();
 
-impl LoopResource {
-    /// The loop.
-    pub fn event_loop(&self) -> Arc<EventLoop> {
-        Arc::clone(&self.0)
-    }
-}
+impl Handled for EventLoop {}
 
 fn error<'a>(env: Env<'a>, reason: Atom) -> Term<'a> {
     (atoms::error(), reason).encode(env)
@@ -37,10 +33,10 @@ fn error<'a>(env: Env<'a>, reason: Atom) -> Term<'a> {
 /// Runs an operation on an open loop; otherwise `badarg` or `{error, closed}`.
 fn with_loop<'a>(handle: Term<'a>, run: impl FnOnce(&Arc<EventLoop>) -> Term<'a>) -> Term<'a> {
     let env = handle.get_env();
-    match handle.decode::<ResourceArc<LoopResource>>() {
-        Ok(resource) if resource.0.is_closed() => error(env, atoms::closed()),
-        Ok(resource) => run(&resource.0),
-        Err(_) => atoms::badarg().encode(env),
+    match HANDLES.get(handle) {
+        Some(event_loop) if event_loop.is_closed() => error(env, atoms::closed()),
+        Some(event_loop) => run(event_loop),
+        None => atoms::badarg().encode(env),
     }
 }
 
@@ -88,7 +84,7 @@ fn loop_open<'a>(
     match EventLoop::open(&services, env.pid(), options) {
         Ok(event_loop) => {
             services.add_loop(&event_loop);
-            let handle = ResourceArc::new(LoopResource(Arc::clone(&event_loop))).encode(env);
+            let handle = HANDLES.make(env, Arc::clone(&event_loop));
             event_loop.bind(env, handle);
             (atoms::ok(), handle).encode(env)
         }
@@ -130,8 +126,10 @@ fn loop_owner<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
     })
 }
 
-#[rustler::nif]
-fn loop_drain<'a>(env: Env<'a>, handle: Term<'a>, max: usize) -> Term<'a> {
+fn loop_drain<'a>(env: Env<'a>, [handle, max]: [Term<'a>; 2]) -> Term<'a> {
+    let Ok(max) = max.decode::<usize>() else {
+        return atoms::badarg().encode(env);
+    };
     with_loop(handle, |event_loop| {
         if !event_loop.is_raw() {
             return error(env, atoms::not_supported());
@@ -154,8 +152,7 @@ fn encode_drained<'a>(env: Env<'a>, drained: Drained<'a>) -> Term<'a> {
 }
 
 /// `Reference` is `undefined`, or what to wait for.
-#[rustler::nif]
-fn loop_poll<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
+fn loop_poll<'a>(env: Env<'a>, [handle, reference]: [Term<'a>; 2]) -> Term<'a> {
     with_loop(handle, |event_loop| {
         if event_loop.is_raw() {
             // The owner waits for `ready`, see tokamak_loop.
@@ -173,14 +170,13 @@ fn loop_poll<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a
 
 #[rustler::nif]
 fn loop_stop_waiting<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
-    match handle.decode::<ResourceArc<LoopResource>>() {
-        Ok(resource) => resource.0.stop_waiting(env).encode(env),
-        Err(_) => atoms::badarg().encode(env),
+    match HANDLES.get(handle) {
+        Some(event_loop) => event_loop.stop_waiting(env).encode(env),
+        None => atoms::badarg().encode(env),
     }
 }
 
-#[rustler::nif]
-fn loop_dispatch<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
+fn loop_dispatch<'a>(env: Env<'a>, [handle]: [Term<'a>; 1]) -> Term<'a> {
     with_loop(handle, |event_loop| {
         if event_loop.owner != env.pid() {
             return atoms::not_owner().encode(env);
@@ -190,8 +186,10 @@ fn loop_dispatch<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
 }
 
 /// The loop's process sent `count` events to their handlers.
-#[rustler::nif]
-fn loop_dispatched<'a>(env: Env<'a>, handle: Term<'a>, count: usize) -> Term<'a> {
+fn loop_dispatched<'a>(env: Env<'a>, [handle, count]: [Term<'a>; 2]) -> Term<'a> {
+    let Ok(count) = count.decode::<usize>() else {
+        return atoms::badarg().encode(env);
+    };
     with_loop(handle, |event_loop| {
         if event_loop.owner != env.pid() {
             return atoms::not_owner().encode(env);
@@ -249,7 +247,7 @@ fn loop_watch<'a>(
     with_loop(handle, |event_loop| {
         result(
             env,
-            event_loop.watch(Sender::Process(env), &fd, direction, id),
+            event_loop.watch(Sender::Process(env), fd, direction, id),
         )
     })
 }
@@ -260,10 +258,7 @@ fn loop_unwatch<'a>(env: Env<'a>, handle: Term<'a>, fd: Term<'a>, direction: Ato
         return atoms::badarg().encode(env);
     };
     with_loop(handle, |event_loop| {
-        result(
-            env,
-            event_loop.unwatch(Sender::Process(env), &fd, direction),
-        )
+        result(env, event_loop.unwatch(Sender::Process(env), fd, direction))
     })
 }
 
@@ -277,9 +272,9 @@ fn loop_select_here<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
 }
 
 /// A `{select, Fd, undefined, ready_input | ready_output}` came.
-#[rustler::nif]
-fn loop_selected<'a>(env: Env<'a>, fd: Term<'a>, direction: Atom) -> Term<'a> {
-    let (Some(fd), Some(direction)) = (select::decode_handle(fd), to_direction(direction)) else {
+fn loop_selected<'a>(env: Env<'a>, [fd, direction]: [Term<'a>; 2]) -> Term<'a> {
+    let (Some(fd), Some(direction)) = (select::decode_handle(fd), term_to_direction(direction))
+    else {
         return atoms::badarg().encode(env);
     };
     if fd.selection.message_came(direction) {
@@ -328,15 +323,9 @@ fn loop_deliver<'a>(
     })
 }
 
-#[rustler::nif]
-fn loop_post<'a>(
-    env: Env<'a>,
-    handle: Term<'a>,
-    id: Term<'a>,
-    kind: Atom,
-    data: Term<'a>,
-) -> Term<'a> {
-    let (Some(callback_id), Some(kind)) = (callback_id(id), atoms::to_event_type(kind)) else {
+fn loop_post<'a>(env: Env<'a>, [handle, id, kind, data]: [Term<'a>; 4]) -> Term<'a> {
+    let kind = kind.decode().ok().and_then(atoms::to_event_type);
+    let (Some(callback_id), Some(kind)) = (callback_id(id), kind) else {
         return atoms::badarg().encode(env);
     };
     with_loop(handle, |event_loop| {
@@ -354,13 +343,7 @@ fn loop_post<'a>(
     })
 }
 
-#[rustler::nif]
-fn timer_start<'a>(
-    env: Env<'a>,
-    handle: Term<'a>,
-    milliseconds: Term<'a>,
-    id: Term<'a>,
-) -> Term<'a> {
+fn timer_start<'a>(env: Env<'a>, [handle, milliseconds, id]: [Term<'a>; 3]) -> Term<'a> {
     let (Ok(milliseconds), Some(id)) = (milliseconds.decode::<u64>(), callback_id(id)) else {
         return atoms::badarg().encode(env);
     };
@@ -373,8 +356,7 @@ fn timer_start<'a>(
     })
 }
 
-#[rustler::nif]
-fn timer_cancel<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
+fn timer_cancel<'a>(env: Env<'a>, [handle, reference]: [Term<'a>; 2]) -> Term<'a> {
     let Ok(reference) = reference.decode::<u64>() else {
         return atoms::badarg().encode(env);
     };

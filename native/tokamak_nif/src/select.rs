@@ -1,33 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The resource type of descriptors, and enif_select.
+//! enif_select, and the handles of descriptors that it holds.
 //!
-//! rustler has no `stop` callback, so this file opens the resource type itself. The rules it keeps:
+//! The rules this file keeps:
 //! one resource a descriptor, one selecting process; once a descriptor was selected it is closed only
 //! in the stop callback; nothing is armed after STOP (both look at [`Selection`] under its lock); no
 //! lock is held across STOP, whose callback may run inline.
 
 use crate::fd::Fd;
+use crate::handle::{HandleType, Handled};
 use crate::watch::Direction;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustler::sys::{
     ERL_NIF_SELECT_READ, ERL_NIF_SELECT_READ_CANCELLED, ERL_NIF_SELECT_STOP, ERL_NIF_SELECT_WRITE,
-    ERL_NIF_SELECT_WRITE_CANCELLED, ErlNifEnv, ErlNifEvent, ErlNifResourceDtor,
-    ErlNifResourceFlags, ErlNifResourceStop, ErlNifResourceType, ErlNifResourceTypeInit,
-    ErlNifSelectFlags, c_int, c_void, enif_alloc_resource, enif_get_resource,
-    enif_init_resource_type, enif_make_resource, enif_release_resource, enif_select,
+    ERL_NIF_SELECT_WRITE_CANCELLED, ErlNifSelectFlags, c_void, enif_select,
 };
 use rustler::{Encoder, Env, LocalPid, Term};
-use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// ERL_NIF_SELECT_CANCEL (NIF 2.15); rustler does not name it.
 const ERL_NIF_SELECT_CANCEL: ErlNifSelectFlags = 1 << 3;
-
-static RESOURCE_TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
 
 /// What the VM's poll set knows of a descriptor.
 pub struct Selection {
@@ -175,78 +169,30 @@ fn select_mode(direction: Direction) -> ErlNifSelectFlags {
     }
 }
 
-/// Opens the resource type; to be called from `load`.
-pub fn open_resource_type(env: Env) -> bool {
-    let init = ErlNifResourceTypeInit {
-        dtor: destructor as *const ErlNifResourceDtor,
-        stop: stopped as *const ErlNifResourceStop,
-        down: ptr::null(),
-        members: 2,
-        dyncall: ptr::null(),
-    };
-    let mut tried = MaybeUninit::uninit();
-    // SAFETY: `env` is load's; the name ends with NUL; the callbacks have the types they stand for.
-    let resource_type = unsafe {
-        enif_init_resource_type(
-            env.as_c_arg(),
-            c"tokamak_fd".as_ptr(),
-            &init,
-            ErlNifResourceFlags::ERL_NIF_RT_CREATE,
-            tried.as_mut_ptr(),
-        )
-    };
-    RESOURCE_TYPE.store(resource_type.cast_mut(), Ordering::Release);
-    !resource_type.is_null()
-}
-
-/// Makes the handle of a descriptor: the one resource object that stands for it.
-pub fn make_handle<'a>(env: Env<'a>, fd: Arc<Fd>) -> Term<'a> {
-    // SAFETY: the type was opened by load. The object is written before anyone can see it; the VM
-    // aligns it for any C type, so for a pointer. Releasing leaves the reference that the term holds.
-    unsafe {
-        let object =
-            enif_alloc_resource(RESOURCE_TYPE.load(Ordering::Acquire), size_of::<Arc<Fd>>());
-        fd.selection.state.lock().object = object;
-        ptr::write(object.cast::<Arc<Fd>>(), fd);
-        let term = Term::new(env, enif_make_resource(env.as_c_arg(), object));
-        enif_release_resource(object);
-        term
-    }
-}
+/// The type of the handles of descriptors.
+pub static HANDLES: HandleType<Fd> = HandleType::new();
 
 /// The descriptor that a handle stands for.
-pub fn decode_handle(term: Term) -> Option<Arc<Fd>> {
-    let mut object = MaybeUninit::<*const c_void>::uninit();
-    // SAFETY: on success the object is one that `make_handle` wrote, and the term keeps it alive.
-    unsafe {
-        let found = enif_get_resource(
-            term.get_env().as_c_arg(),
-            term.as_c_arg(),
-            RESOURCE_TYPE.load(Ordering::Acquire),
-            object.as_mut_ptr(),
-        );
-        (found != 0).then(|| Arc::clone(&*object.assume_init().cast::<Arc<Fd>>()))
+pub fn decode_handle<'a>(term: Term<'a>) -> Option<&'a Arc<Fd>> {
+    HANDLES.get(term)
+}
+
+impl Handled for Fd {
+    const IS_SELECTED: bool = true;
+
+    fn has_object(&self, object: *mut c_void) {
+        self.selection.state.lock().object = object;
     }
-}
 
-unsafe extern "C" fn destructor(_env: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM calls this once, last, with an object that `make_handle` wrote.
-    let fd = unsafe { ptr::read(object.cast::<Arc<Fd>>()) };
-    fd.selection.state.lock().object = ptr::null_mut();
-    let forget = std::panic::AssertUnwindSafe(|| fd.forgotten());
-    let _ = std::panic::catch_unwind(forget);
-}
+    fn is_forgotten(&self) {
+        self.selection.state.lock().object = ptr::null_mut();
+        self.forgotten();
+    }
 
-unsafe extern "C" fn stopped(
-    _env: *mut ErlNifEnv,
-    object: *mut c_void,
-    _event: ErlNifEvent,
-    _is_direct_call: c_int,
-) {
-    // SAFETY: the VM holds the object until this returns.
-    let fd = unsafe { &*object.cast::<Arc<Fd>>() };
-    let file = fd.selection.state.lock().closing.take();
-    drop(file);
+    fn is_stopped(&self) {
+        let file = self.selection.state.lock().closing.take();
+        drop(file);
+    }
 }
 
 /// A duplicate above the standard descriptors that programs started from here do not inherit.

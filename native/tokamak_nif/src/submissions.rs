@@ -2,10 +2,10 @@
 //! Loops as submitted calls see them.
 
 use crate::event_loop::EventLoop;
-use crate::loop_nifs::LoopResource;
+use crate::loop_nifs;
 use crate::payload::{Event, Payload};
 use parking_lot::Mutex;
-use rustler::{ResourceArc, Term};
+use rustler::Term;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -72,8 +72,8 @@ impl Ties {
 
 /// Finds this library's loops for `tokamak::submit`.
 pub fn find_loop(term: Term) -> Option<Arc<dyn LoopPort>> {
-    let resource: ResourceArc<LoopResource> = term.decode().ok()?;
-    Some(resource.event_loop())
+    let event_loop = Arc::clone(loop_nifs::HANDLES.get(term)?);
+    Some(event_loop)
 }
 
 impl LoopPort for EventLoop {

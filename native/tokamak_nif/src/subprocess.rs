@@ -20,7 +20,7 @@ mod waiter;
 
 use crate::atoms;
 use crate::fd::{binaries, slices};
-use crate::loop_nifs::LoopResource;
+use crate::loop_nifs;
 pub use child::Subprocess;
 use child::{Taken, Written};
 use consumer::Consumer;
@@ -145,8 +145,7 @@ fn consumer_of(target: Term) -> Result<Consumer, Atom> {
         return Ok(Consumer::Passive(None));
     }
     let (event_loop, callback_id): (Term, Term) = target.decode().map_err(|_| atoms::badarg())?;
-    let resource: ResourceArc<LoopResource> = event_loop.decode().map_err(|_| atoms::badarg())?;
-    let event_loop = resource.event_loop();
+    let event_loop = loop_nifs::HANDLES.get(event_loop).ok_or(atoms::badarg())?;
     if event_loop.is_closed() {
         return Err(atoms::closed());
     }

@@ -2,7 +2,7 @@
 //! The C table that this library hands out, see `tokamak::table` and `include/tokamak.h`.
 
 use crate::event_loop::EventLoop;
-use crate::loop_nifs::LoopResource;
+use crate::loop_nifs;
 use crate::payload::{Event, Payload};
 use crate::submissions::Tie;
 use rustler::sys::{ErlNifEnv, ErlNifTerm};
@@ -68,8 +68,7 @@ unsafe extern "C" fn loop_retain(env: *mut ErlNifEnv, term: ErlNifTerm) -> *mut 
     let retain = || {
         // SAFETY: the caller passes the environment of its running NIF call, and a term of it.
         let term = unsafe { Term::new(Env::new(&lifetime, env), term) };
-        let resource = term.decode::<ResourceArc<LoopResource>>().ok()?;
-        Some(resource.event_loop())
+        loop_nifs::HANDLES.get(term).cloned()
     };
     match catch_unwind(AssertUnwindSafe(retain)) {
         Ok(Some(event_loop)) => Arc::into_raw(event_loop).cast_mut().cast(),
