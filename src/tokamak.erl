@@ -38,7 +38,13 @@
 -define(OPEN_OPTIONS, #{window => size, inbox => size}).
 -define(NO_BOUND, 16#7FFFFFFF).
 
-%% @doc Calls an operation and waits up to five seconds for its end.
+%% @doc Calls an operation and waits for its end, up to five seconds: {@link call/3} without options.
+%%
+%% ```
+%% {ok, [1, two]} = tokamak:call(echo, [[1, two]]).
+%% {error, {enoent, _}} = tokamak:call(list_dir, ["/no/such/directory"]).
+%% {error, {unknown_operation, nonsense}} = tokamak:call(nonsense, []).
+%% '''
 -spec call(op(), [term()]) -> result().
 call(Name, Args) when is_atom(Name) ->
     case tokamak_nif:op_call(Name, Args) of
@@ -56,6 +62,12 @@ call(Op, Args) ->
 %% An eager operation that is ready at once costs no message and no process switch. With the option `node',
 %% the call runs on that connected node, or for `any' on one that has the engine, this one first; there, wrong
 %% arguments are `{error, {badarg, Text}}', and a node that is lost is `{error, nodedown}'.
+%%
+%% ```
+%% {ok, ok} = tokamak:call(sleep, [1], #{timeout => 1000}).
+%% {error, timeout} = tokamak:call(sleep, [60000], #{timeout => 10}).
+%% {ok, here} = tokamak:call(echo, [here], #{node => any}).
+%% '''
 -spec call(op(), [term()], #{timeout => timeout(), node => node() | any}) -> result().
 call(Op, Args, Options) ->
     case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?CALL_OPTIONS)} of
@@ -119,7 +131,12 @@ badarg(Engine, Name, Args, {badarg, Index, Expected}) ->
         end,
     ?EXPLAINED([Op, Args], #{2 => tokamak_call:explain(Index, Expected)}).
 
-%% @doc Runs an operation that nobody waits for, and that lives on when its caller dies.
+%% @doc Runs an operation that nobody waits for, and that lives on when its caller dies. Does not wait; `ok' says that
+%% it was started, and nothing tells how it ends.
+%%
+%% ```
+%% ok = tokamak:cast(sleep, [1]).
+%% '''
 -spec cast(op(), [term()]) -> ok | {error, term()}.
 cast(Op, Args) ->
     case tokamak_call:resolve(Op) of
@@ -137,9 +154,17 @@ cast(Op, Args) ->
 async(Op, Args) ->
     async(Op, Args, #{}).
 
-%% @doc Starts an operation. Its end comes as `{tokamak, Ref, {ok, Result}}' or `{tokamak, Ref, {error, Reason}}':
-%% also when it is refused or unknown. Dropping the reference cancels nothing. The option `node' is that of
-%% {@link call/3}.
+%% @doc Starts an operation and does not wait. Its end comes as `{tokamak, Ref, {ok, Result}}' or
+%% `{tokamak, Ref, {error, Reason}}': also when it is refused or unknown. There is no time-out but that of the
+%% {@link await/2} that follows. Dropping the reference cancels nothing. The option `node' is that of {@link call/3}.
+%%
+%% ```
+%% Ref = tokamak:async(sleep, [1]).
+%% ok = receive {tokamak, Ref, {ok, Result}} -> Result end.
+%%
+%% There = tokamak:async(echo, [1], #{node => any}).
+%% {ok, 1} = tokamak:await(There).
+%% '''
 -spec async(op(), [term()], #{node => node() | any}) -> reference().
 async(Op, Args, Options) ->
     case {tokamak_call:resolve(Op), tokamak_error:options(Options, ?ASYNC_OPTIONS)} of
@@ -187,6 +212,15 @@ await(Ref) ->
 
 %% @doc Waits for the end of a call, up to `Timeout' milliseconds; then cancels it, and if it ended first,
 %% returns its end all the same. After the end was taken: `{error, closed}'.
+%%
+%% ```
+%% Ref = tokamak:async(sleep, [1]).
+%% {ok, ok} = tokamak:await(Ref).
+%% {error, closed} = tokamak:await(Ref).
+%%
+%% Long = tokamak:async(sleep, [60000]).
+%% {error, timeout} = tokamak:await(Long, 10).
+%% '''
 -spec await(reference(), timeout()) -> result().
 await(Ref, Timeout) when
     Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
@@ -258,6 +292,11 @@ is_call(Ref) ->
 
 %% @doc Waits for the ends of calls, in their order; together up to `Timeout' milliseconds, after which
 %% those that still run are cancelled and `{error, timeout}'.
+%%
+%% ```
+%% Refs = [tokamak:async(echo, [N]) || N <- [1, 2, 3]].
+%% [{ok, 1}, {ok, 2}, {ok, 3}] = tokamak:await_many(Refs, 1000).
+%% '''
 -spec await_many([reference()], timeout()) -> [result()].
 await_many(Refs, Timeout) ->
     check_calls(Refs, Timeout),
@@ -272,7 +311,15 @@ check_calls(Refs, Timeout) ->
     end.
 
 %% @doc Waits for the first end among calls; the others go on. When none came within `Timeout' milliseconds,
-%% all are cancelled.
+%% all are cancelled and `{error, timeout}' is returned. An end that was taken before counts as the first: `{Ref,
+%% {error, closed}}'.
+%%
+%% ```
+%% Short = tokamak:async(sleep, [1]).
+%% Long = tokamak:async(sleep, [60000]).
+%% {Short, {ok, ok}} = tokamak:await_any([Short, Long], 5000).
+%% ok = tokamak:cancel(Long).
+%% '''
 -spec await_any([reference(), ...], timeout()) -> {reference(), result()} | {error, timeout}.
 await_any([_ | _] = Refs, Timeout) ->
     check_calls(Refs, Timeout),
@@ -316,7 +363,15 @@ deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
 time_left(infinity) -> infinity;
 time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
 
-%% @doc Cancels a call: no message of it comes any more. One that ended is forgotten.
+%% @doc Cancels a call: no message of it comes any more, and none is in the mailbox. One that ended is forgotten.
+%% Does not wait, except for an end that is being sent in this moment. A blocking operation ends for its caller and
+%% keeps its thread until it returns.
+%%
+%% ```
+%% Ref = tokamak:async(sleep, [60000]).
+%% ok = tokamak:cancel(Ref).
+%% {error, closed} = tokamak:await(Ref).
+%% '''
 -spec cancel(reference()) -> ok.
 cancel(Ref) ->
     case state(Ref) of
@@ -358,8 +413,16 @@ gather(Calls) ->
 %%
 %% Options: `mode' `fail_fast' (the first failure cancels the rest and is returned with its index, from 1) or
 %% `settle' (`{ok, [Result]}' whatever the results are); `max_concurrency' (infinity): how many run at once;
-%% `timeout' (infinity). No call starts before the arguments of all are good. A gather waits for places among
-%% the calls in flight instead of being refused.
+%% `timeout' (milliseconds, infinity), after which all are cancelled. No call starts before the arguments of all are
+%% good. A gather waits for places among the calls in flight instead of being refused.
+%%
+%% ```
+%% {ok, [1, two]} = tokamak:gather([{echo, [1]}, {echo, [two]}]).
+%%
+%% Calls = [{sleep, [1]}, {list_dir, ["/no/such/directory"]}].
+%% {error, {2, {enoent, _}}} = tokamak:gather(Calls).
+%% {ok, [{ok, ok}, {error, {enoent, _}}]} = tokamak:gather(Calls, #{mode => settle, max_concurrency => 1}).
+%% '''
 -spec gather([{op(), [term()]}], #{
     timeout => timeout(),
     max_concurrency => pos_integer() | infinity,
@@ -394,9 +457,17 @@ gather_options(Options) ->
 stream(Op, Args) ->
     stream(Op, Args, #{}).
 
-%% @doc Opens a stream. Its producer runs ahead of its consumer by `window' items (16) and then waits. An
-%% error can be passed on to {@link next/2} and {@link fold/3}, which return it. The option `node' is that of
-%% {@link call/3}.
+%% @doc Opens a stream of the calling process. Its producer runs ahead of its consumer by `window' items (16) and then
+%% waits. Does not wait itself. An error can be passed on to {@link next/2} and {@link fold/3}, which return it. The
+%% option `node' is that of {@link call/3}.
+%%
+%% ```
+%% Stream = tokamak:stream(count, [2, 0], #{window => 4}).
+%% {ok, 1} = tokamak:next(Stream).
+%% {ok, 2} = tokamak:next(Stream).
+%% done = tokamak:next(Stream).
+%% {error, closed} = tokamak:next(Stream).
+%% '''
 -spec stream(op(), [term()], #{window => pos_integer(), node => node() | any}) ->
     stream() | {error, term()}.
 stream(Op, Args, Options) ->
@@ -419,8 +490,18 @@ stream(Op, Args, Options) ->
 open(Op, Args) ->
     open(Op, Args, #{}).
 
-%% @doc Opens a duplex operation: a stream that also takes input, by {@link push/3}, up to `inbox' items (64)
-%% ahead of the operation.
+%% @doc Opens a duplex operation: a stream of the calling process that also takes input, by {@link push/3}, up to
+%% `inbox' items (64) ahead of the operation. Does not wait. Duplex operations are those of your own engines, see
+%% docs/writing-operations.md; here one that gives the sum so far for each number it takes.
+%%
+%% ```
+%% Stream = tokamak:open({my_engine, sums}, [0], #{inbox => 8}).
+%% ok = tokamak:push(Stream, 20).
+%% {ok, 20} = tokamak:next(Stream).
+%% ok = tokamak:push(Stream, 22).
+%% {ok, 42} = tokamak:next(Stream).
+%% ok = tokamak:close(Stream).
+%% '''
 -spec open(op(), [term()], #{window => pos_integer(), inbox => pos_integer()}) ->
     stream() | {error, term()}.
 open(Op, Args, Options) ->
@@ -454,6 +535,13 @@ next(Stream) ->
 
 %% @doc Takes the next item of a stream, waiting up to `Timeout' milliseconds for it; a stream goes on after a
 %% time-out. `done', or the error that ended it, comes once, then `{error, closed}'.
+%%
+%% ```
+%% Stream = tokamak:stream(count, [3, 200]).
+%% {error, timeout} = tokamak:next(Stream, 0).
+%% {ok, 1} = tokamak:next(Stream, 5000).
+%% ok = tokamak:close(Stream).
+%% '''
 -spec next(stream() | {error, Reason}, timeout()) ->
     {ok, term()} | done | {error, timeout | closed | Reason | term()}.
 next({tokamak_stream, Engine, Handle} = Stream, Timeout) when
@@ -520,6 +608,14 @@ push(Stream, Item) ->
 
 %% @doc Gives a duplex operation an item, waiting up to `Timeout' milliseconds while its inbox is full. An item
 %% of another type than it takes raises `badarg'. `closed': the operation has ended.
+%%
+%% ```
+%% Stream = tokamak:open({my_engine, sums}, [0]).
+%% ok = tokamak:push(Stream, 42, 1000).
+%% {ok, 42} = tokamak:next(Stream).
+%% ok = tokamak:close(Stream).
+%% {error, closed} = tokamak:push(Stream, 1).
+%% '''
 -spec push(stream(), term(), timeout()) -> ok | {error, timeout | closed | term()}.
 push({tokamak_stream, Engine, Handle} = Stream, Item, Timeout) when
     is_atom(Engine),
@@ -569,7 +665,11 @@ last_push(Engine, Handle, Item, Ref) ->
     end.
 
 %% @doc Folds over the items of a stream until its end, waiting as long as it takes. The stream is closed
-%% when `Fun' raises.
+%% when `Fun' raises. An error that ends the stream is returned, without what was folded so far.
+%%
+%% ```
+%% {ok, 5050} = tokamak:fold(fun(N, Sum) -> N + Sum end, 0, tokamak:stream(count, [100, 0])).
+%% '''
 -spec fold(fun((Item :: term(), Acc) -> Acc), Acc, stream() | {error, Reason}) ->
     {ok, Acc} | {error, closed | Reason | term()}.
 fold(Fun, Acc, Stream) when is_function(Fun, 2) ->
@@ -593,8 +693,15 @@ apply_or_close(Fun, Item, Acc, Stream) ->
             erlang:raise(Class, Reason, Stacktrace)
     end.
 
-%% @doc Ends a stream: its producer is cancelled, and no message of it comes any more. `ok', too, when it had
-%% ended.
+%% @doc Ends a stream: its producer is cancelled, what is in its window is dropped, and no message of it comes any
+%% more. `ok', too, when it had ended. Does not wait.
+%%
+%% ```
+%% Stream = tokamak:stream(count, [1000000, 0]).
+%% {ok, 1} = tokamak:next(Stream).
+%% ok = tokamak:close(Stream).
+%% {error, closed} = tokamak:next(Stream).
+%% '''
 -spec close(stream()) -> ok.
 close({tokamak_stream, Engine, Handle} = Stream) when is_atom(Engine) ->
     case Engine:op_close(Handle) of
@@ -613,7 +720,12 @@ close(Stream) ->
             ?BADARG([Stream], [stream])
     end.
 
-%% @doc Lists the operations of the built-in engine and of the engines that were called since the start.
+%% @doc Lists the operations of the built-in engine and of the engines that were called since the start. The kind is
+%% `async', `eager', `blocking', `stream' or `duplex'.
+%%
+%% ```
+%% [#{kind := eager, arity := 1}] = [Op || #{name := echo} = Op <- tokamak:operations()].
+%% '''
 -spec operations() -> [#{engine := module(), name := atom(), arity := arity(), kind := atom()}].
 operations() ->
     [
@@ -624,6 +736,10 @@ operations() ->
 %% @doc Counts what the library holds: calls `in_flight' in all engines, open `loops' and `fds', processes that
 %% own something (`owners'), and the counts of each `runtime'; the base library's is `runtime', all are in
 %% `engines'.
+%%
+%% ```
+%% #{in_flight := _, loops := _, runtime := #{workers := _}} = tokamak:stats().
+%% '''
 -spec stats() -> map().
 stats() ->
     Runtimes = maps:from_list([{Engine, runtime(Engine)} || Engine <- tokamak_engines:all()]),

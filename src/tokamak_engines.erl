@@ -63,6 +63,7 @@ await_stop(Engine, Ref, Drain) ->
     end.
 
 %% @private
+-spec init([]) -> {ok, open} | {stop, term()}.
 init([]) ->
     case start_runtime(?BASE) of
         ok -> {ok, started(?BASE)};
@@ -87,6 +88,8 @@ with(Engine, Engines) ->
     Engines ++ ([Engine] -- Engines).
 
 %% @private
+-spec handle_call({ensure, module()} | close, gen_server:from(), open | closed) ->
+    {reply, ok | {error, term()}, open | closed}.
 handle_call({ensure, _Engine}, _From, closed) ->
     {reply, {error, shutdown}, closed};
 handle_call({ensure, Engine}, _From, open) ->
@@ -103,6 +106,7 @@ handle_call(close, _From, _State) ->
     {reply, ok, closed}.
 
 %% @private
+-spec handle_cast(term(), State) -> {noreply, State}.
 handle_cast(_Request, State) ->
     {noreply, State}.
 

@@ -9,13 +9,23 @@
 
 -include("tokamak_error.hrl").
 
-%% @doc Takes the next id.
+%% @doc Takes the next id. Does not wait, and never fails.
+%%
+%% ```
+%% Id = tokamak_id:next().
+%% true = tokamak_id:next() > Id.
+%% '''
 -spec next() -> pos_integer().
 next() ->
     tokamak_nif:id_next().
 
 %% @doc Reserves `Count' consecutive ids and returns the first: `First' to `First + Count - 1' are the
 %% caller's. Raises `badarg' when `Count' is not positive, or more than there are left.
+%%
+%% ```
+%% First = tokamak_id:next(100).
+%% true = tokamak_id:next() >= First + 100.
+%% '''
 -spec next(Count :: pos_integer()) -> First :: pos_integer().
 next(Count) when is_integer(Count), Count >= 1 ->
     case tokamak_nif:id_reserve(Count) of

@@ -69,6 +69,12 @@ new() ->
 
 %% @doc Makes a supervised loop. `{error, shutdown}': the application does not run; `{error,
 %% {already_started, Pid}}': the name is taken; `{error, emfile}' and the like: no descriptor is left.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new(#{name => my_loop, max_queue => 1000}).
+%% true = is_pid(whereis(my_loop)).
+%% ok = tokamak_loop:destroy(Loop).
+%% '''
 -spec new(options()) -> {ok, loop()} | {error, term()}.
 new(Options) ->
     case tokamak_error:options(Options, ?OPTIONS) of
@@ -81,8 +87,15 @@ new(Options) ->
 open() ->
     open(#{}).
 
-%% @doc Makes a raw loop of the calling process. Options and errors are those of {@link new/1}, without
-%% a name.
+%% @doc Makes a raw loop of the calling process, which is sent `{tokamak, Loop, ready}' and drains. Options and errors
+%% are those of {@link new/1}, without a name.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:open(#{max_queue => 1000}).
+%% ok = tokamak_loop:post(Loop, 1, user, hello).
+%% receive {tokamak, Loop, ready} -> ok end.
+%% {empty, [{1, user, hello}]} = tokamak_loop:drain(Loop).
+%% '''
 -spec open(options()) -> {ok, loop()} | {error, term()}.
 open(Options) ->
     case tokamak_error:options(Options, ?RAW_OPTIONS) of
@@ -118,6 +131,13 @@ default_backend() ->
 %% @doc Ends a loop: its timers and events are dropped, its descriptors are watched no more (they stay
 %% open), pollers get `{error, closed}', handlers `{tokamak, Ref, closed}'. A raw loop can be destroyed by
 %% its owner only, any other process raises `not_owner'; the owner is sent nothing.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% ok = tokamak_loop:destroy(Loop).
+%% {error, closed} = tokamak_loop:destroy(Loop).
+%% {error, closed} = tokamak_loop:poll(Loop, 5000).
+%% '''
 -spec destroy(loop()) -> ok | {error, closed}.
 destroy(Loop) ->
     case tokamak_nif:loop_owner(Loop) of
@@ -138,6 +158,12 @@ destroy(Loop) ->
 %% @doc Shows a loop's options and counters: `queued' events, `timers' set, descriptors watched by `readers'
 %% and `writers', `handlers'; and since its start: events `pushed' and `drained', `wakes' sent, descriptor
 %% events `coalesced' with a pending one, events `refused', and the `high_water_mark' of the queue.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new(#{max_queue => 1000}).
+%% ok = tokamak_loop:post(Loop, 1, user, hello).
+%% #{max_queue := 1000, queued := 1, timers := 0, refused := 0} = tokamak_loop:info(Loop).
+%% '''
 -spec info(loop()) -> map() | {error, closed}.
 info(Loop) ->
     case tokamak_nif:loop_info(Loop) of
@@ -145,10 +171,17 @@ info(Loop) ->
         Result -> Result
     end.
 
-%% @doc Takes the events that are pending, some thousand at most; if there is none, waits up to `Timeout'
-%% milliseconds for the first and returns `[]' when none came.
+%% @doc Takes the events that are pending, 1,024 at most; if there is none, waits up to `Timeout' milliseconds for the
+%% first and returns `[]' when none came. With 0 it only looks.
 %%
 %% `busy': another process is waiting in poll. Only its owner may poll a raw loop.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% [] = tokamak_loop:poll(Loop, 0).
+%% Timer = tokamak_loop:start_timer(Loop, 10, 1).
+%% [{1, timer, Timer}] = tokamak_loop:poll(Loop, 5000).
+%% '''
 -spec poll(loop(), timeout()) -> [event()] | {error, busy | closed}.
 poll(Loop, Timeout) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF ->
     Reference =
@@ -216,7 +249,7 @@ deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
 time_left(infinity) -> infinity;
 time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
 
-%% @doc {@link drain/2} of some thousand events.
+%% @doc {@link drain/2} of 1,024 events.
 -spec drain(loop()) -> {more | empty, [event()]} | {error, closed | not_supported}.
 drain(Loop) ->
     flush_ready(Loop),
@@ -232,6 +265,13 @@ drain(Loop) ->
 %% `more': there may be more, and no `ready' comes before they were drained. `empty': that was all, and
 %% the next event sends `ready'. One call takes at most half a millisecond. A supervised loop is polled
 %% instead (`not_supported').
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:open().
+%% [ok = tokamak_loop:post(Loop, 1, user, N) || N <- [1, 2, 3]].
+%% {more, [{1, user, 1}, {1, user, 2}]} = tokamak_loop:drain(Loop, 2).
+%% {empty, [{1, user, 3}]} = tokamak_loop:drain(Loop).
+%% '''
 -spec drain(loop(), Max :: pos_integer()) ->
     {more | empty, [event()]} | {error, closed | not_supported}.
 drain(Loop, Max) when is_integer(Max), Max >= 1, Max =< 16#7FFFFFFF ->
@@ -260,6 +300,16 @@ flush_ready(Loop) ->
 %% @doc Watches a descriptor for reading. Its events carry `CallbackId'; a second call changes the id.
 %%
 %% `not_pollable': regular files and the like are always ready. `busy': another loop watches it.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% {ok, Read, Write} = tokamak_fd:pipe().
+%% ok = tokamak_loop:add_reader(Loop, Read, 7).
+%% {ok, 2} = tokamak_fd:write(Write, "hi").
+%% [{7, read, undefined}] = tokamak_loop:poll(Loop, 5000).
+%% {ok, <<"hi">>} = tokamak_fd:read(Read, 1024).
+%% ok = tokamak_loop:remove_reader(Loop, Read).
+%% '''
 -spec add_reader(loop(), tokamak_fd:fd(), callback_id()) ->
     ok | {error, closed | not_pollable | busy | file:posix()}.
 add_reader(Loop, Fd, CallbackId) ->
@@ -268,7 +318,8 @@ add_reader(Loop, Fd, CallbackId) ->
         Result -> Result
     end.
 
-%% @doc Ends watching a descriptor for reading: no event of it comes any more.
+%% @doc Ends watching a descriptor for reading: no event of it is given to a poller or by a drain any more. What a
+%% handler was sent before may be in its mailbox. `not_watched': this loop does not watch it for reading.
 -spec remove_reader(loop(), tokamak_fd:fd()) -> ok | {error, closed | not_watched}.
 remove_reader(Loop, Fd) ->
     case tokamak_nif:loop_unwatch(Loop, Fd, read) of
@@ -278,6 +329,15 @@ remove_reader(Loop, Fd) ->
 
 %% @doc Watches a descriptor for writing, as {@link add_reader/3} does for reading. Mind that most
 %% descriptors can be written most of the time.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% {ok, _Read, Write} = tokamak_fd:pipe().
+%% ok = tokamak_loop:add_writer(Loop, Write, 8).
+%% [{8, write, undefined}] = tokamak_loop:poll(Loop, 5000).
+%% ok = tokamak_loop:remove_writer(Loop, Write).
+%% {error, not_watched} = tokamak_loop:remove_writer(Loop, Write).
+%% '''
 -spec add_writer(loop(), tokamak_fd:fd(), callback_id()) ->
     ok | {error, closed | not_pollable | busy | file:posix()}.
 add_writer(Loop, Fd, CallbackId) ->
@@ -286,7 +346,7 @@ add_writer(Loop, Fd, CallbackId) ->
         Result -> Result
     end.
 
-%% @doc Ends watching a descriptor for writing: no event of it comes any more.
+%% @doc Ends watching a descriptor for writing, as {@link remove_reader/2} does for reading.
 -spec remove_writer(loop(), tokamak_fd:fd()) -> ok | {error, closed | not_watched}.
 remove_writer(Loop, Fd) ->
     case tokamak_nif:loop_unwatch(Loop, Fd, write) of
@@ -294,9 +354,15 @@ remove_writer(Loop, Fd) ->
         Result -> Result
     end.
 
-%% @doc Starts a timer: after `Milliseconds', never earlier (CLOCK_MONOTONIC), its event comes with the
-%% reference as Data. `overloaded': `max_timers' are set, or
-%% `max_queue' events wait to be delivered.
+%% @doc Starts a timer: after `Milliseconds' (up to 2^48-1), never earlier (CLOCK_MONOTONIC), its event comes with the
+%% reference as Data, once. `overloaded': `max_timers' are set, or `max_queue' events wait to be delivered.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% Timer = tokamak_loop:start_timer(Loop, 20, 1).
+%% [{1, timer, Timer}] = tokamak_loop:poll(Loop, 5000).
+%% false = tokamak_loop:cancel_timer(Loop, Timer).
+%% '''
 -spec start_timer(loop(), Milliseconds :: non_neg_integer(), callback_id()) ->
     timer_ref() | {error, overloaded | closed}.
 start_timer(Loop, Milliseconds, CallbackId) when
@@ -311,6 +377,13 @@ start_timer(Loop, Milliseconds, CallbackId) ->
 
 %% @doc Cancels a timer: the milliseconds that were left (rounded up), and its event never comes; or `false',
 %% when it fired or was cancelled before.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% Timer = tokamak_loop:start_timer(Loop, 60000, 1).
+%% Left = tokamak_loop:cancel_timer(Loop, Timer).
+%% true = Left > 0 andalso Left =< 60000.
+%% '''
 -spec cancel_timer(loop(), timer_ref()) -> non_neg_integer() | false | {error, closed}.
 cancel_timer(Loop, TimerRef) ->
     case tokamak_nif:timer_cancel(Loop, TimerRef) of
@@ -324,6 +397,15 @@ cancel_timer(Loop, TimerRef) ->
 %%
 %% A handler that lags far behind has its events held back: they count against `max_queue', see
 %% docs/messages.md.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% Ref = tokamak_loop:register(Loop, 3, self()).
+%% ok = tokamak_loop:post(Loop, 3, user, hello).
+%% hello = receive {tokamak, Ref, {event, 3, user, Data}} -> Data end.
+%% ok = tokamak_loop:destroy(Loop).
+%% closed = receive {tokamak, Ref, Last} -> Last end.
+%% '''
 -spec register(loop(), callback_id(), pid()) -> reference() | {error, closed | not_supported}.
 register(Loop, CallbackId, Pid) when
     is_integer(CallbackId),
@@ -343,6 +425,14 @@ register(Loop, CallbackId, Pid) ->
 
 %% @doc Ends a registration, if there is one. Events that come from now on are for pollers; those that
 %% are in the mailbox of the caller, when it is the handler, are taken out of it.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% _ = tokamak_loop:register(Loop, 3, self()).
+%% ok = tokamak_loop:unregister(Loop, 3).
+%% ok = tokamak_loop:post(Loop, 3, user, hello).
+%% [{3, user, hello}] = tokamak_loop:poll(Loop, 5000).
+%% '''
 -spec unregister(loop(), callback_id()) -> ok | {error, closed | not_supported}.
 unregister(Loop, CallbackId) when
     is_integer(CallbackId), CallbackId >= 1, CallbackId =< 16#7FFFFFFFFFFFFFFF
@@ -369,7 +459,15 @@ flush(Reference) ->
     after 0 -> ok
     end.
 
-%% @doc Pushes an event into the loop. `overloaded': `max_queue' events wait to be delivered.
+%% @doc Pushes an event into the loop, from any local process. Does not wait. `overloaded': `max_queue' events wait to
+%% be delivered.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new(#{max_queue => 1}).
+%% ok = tokamak_loop:post(Loop, 1, user, first).
+%% {error, overloaded} = tokamak_loop:post(Loop, 1, user, second).
+%% [{1, user, first}] = tokamak_loop:poll(Loop, 5000).
+%% '''
 -spec post(loop(), callback_id(), event_type(), Data :: term()) -> ok | {error, overloaded | closed}.
 post(Loop, CallbackId, Type, Data) when is_atom(Type) ->
     case tokamak_nif:loop_post(Loop, CallbackId, Type, Data) of
@@ -384,6 +482,13 @@ post(Loop, CallbackId, Type, Data) ->
 %%
 %% The call belongs to the loop, not to the calling process: it is cancelled when the loop ends. Its event's
 %% place in the queue is taken now, so that a loop that nobody consumes refuses (`overloaded').
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% ok = tokamak_loop:submit(Loop, 5, sleep, [1]).
+%% [{5, async_result, ok}] = tokamak_loop:poll(Loop, 5000).
+%% {error, {badarg, _}} = tokamak_loop:submit(Loop, 5, sleep, [soon]).
+%% '''
 -spec submit(loop(), callback_id(), tokamak:op(), [term()]) ->
     ok | {error, overloaded | closed | shutdown | {badarg, string()} | term()}.
 submit(Loop, CallbackId, Op, Args) ->
@@ -397,6 +502,14 @@ submit(Loop, CallbackId, Op, Args) ->
 
 %% @doc {@link submit/4} of many operations in one native call: all of them, or none. (Those of several
 %% engines go engine by engine; an error then means that the ones of earlier engines are running.)
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% ok = tokamak_loop:submit_many(Loop, [{1, echo, [a]}, {2, list_dir, ["/no/such/directory"]}]).
+%% [First | More] = tokamak_loop:poll(Loop, 5000).
+%% [Second] = case More of [] -> tokamak_loop:poll(Loop, 5000); _ -> More end.
+%% [{1, async_result, a}, {2, async_error, {enoent, _}}] = lists:sort([First, Second]).
+%% '''
 -spec submit_many(loop(), [{callback_id(), tokamak:op(), [term()]}]) ->
     ok | {error, overloaded | closed | shutdown | {badarg, string()} | term()}.
 submit_many(Loop, Calls) ->
@@ -421,6 +534,19 @@ submit_many(Loop, Calls) ->
 %%
 %% `not_supported': a raw loop. `not_owner': the calling process does not own it. `einval': it is closed, or it
 %% listens.
+%%
+%% ```
+%% {ok, Loop} = tokamak_loop:new().
+%% {ok, Listener} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}, {active, false}]).
+%% {ok, Port} = inet:port(Listener).
+%% {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, []).
+%% {ok, Socket} = gen_tcp:accept(Listener).
+%% ok = tokamak_loop:adopt(Loop, Socket, 9).
+%% ok = gen_tcp:send(Client, "hello").
+%% [{9, socket_data, <<"hello">>}] = tokamak_loop:poll(Loop, 5000).
+%% ok = gen_tcp:close(Client).
+%% [{9, socket_closed, undefined}] = tokamak_loop:poll(Loop, 5000).
+%% '''
 -spec adopt(loop(), gen_tcp:socket() | gen_udp:socket() | port(), callback_id()) ->
     ok | {error, closed | not_supported | not_owner | inet:posix()}.
 adopt(Loop, Socket, CallbackId) when
@@ -437,7 +563,11 @@ adopt(Loop, Socket, CallbackId) when
 adopt(Loop, Socket, CallbackId) ->
     ?BADARG([Loop, Socket, CallbackId], [loop, socket, callback_id]).
 
-%% @doc Lists the event types.
+%% @doc Lists the event types. docs/messages.md says where each comes from.
+%%
+%% ```
+%% true = lists:member(user, tokamak_loop:event_types()).
+%% '''
 -spec event_types() -> [event_type()].
 event_types() ->
     [

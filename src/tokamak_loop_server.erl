@@ -43,6 +43,7 @@ with_loop({ok, Pid}) -> {ok, Pid, gen_server:call(Pid, loop)};
 with_loop(Error) -> Error.
 
 %% @private
+-spec init(map()) -> {ok, #state{}} | {stop, term()}.
 init(#{backend := Backend, max_queue := MaxQueue, max_timers := MaxTimers}) ->
     process_flag(message_queue_data, off_heap),
     case tokamak_nif:loop_open(supervised, Backend, MaxQueue, MaxTimers) of
@@ -57,6 +58,10 @@ select_here(select, Loop) -> tokamak_nif:loop_select_here(Loop);
 select_here(native, _Loop) -> ok.
 
 %% @private
+-spec handle_call(term(), gen_server:from(), #state{}) ->
+    {reply, term(), #state{}}
+    | {reply, reference(), #state{}, {continue, dispatch}}
+    | {stop, normal, term(), #state{}}.
 handle_call(loop, _From, #state{loop = Loop} = State) ->
     {reply, Loop, State};
 handle_call({register, Id, Pid}, _From, State) ->
@@ -83,10 +88,12 @@ handle_call(destroy, _From, #state{loop = Loop} = State) ->
     {stop, normal, tokamak_nif:loop_close(Loop), State}.
 
 %% @private
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast(_Request, State) ->
     {noreply, State}.
 
 %% @private
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, {continue, dispatch}}.
 handle_info({tokamak, _Loop, ready}, State) ->
     {noreply, State, {continue, dispatch}};
 handle_info({select, Fd, undefined, Ready}, State) ->
@@ -109,6 +116,8 @@ direction(ready_input) -> read;
 direction(ready_output) -> write.
 
 %% @private
+-spec handle_continue(dispatch, #state{}) ->
+    {noreply, #state{}} | {noreply, #state{}, {continue, dispatch}} | {stop, normal, #state{}}.
 handle_continue(dispatch, #state{loop = Loop} = State) ->
     case tokamak_nif:loop_dispatch(Loop) of
         {more, Messages} -> {noreply, deliver(Messages, State), {continue, dispatch}};

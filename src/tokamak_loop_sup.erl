@@ -45,10 +45,12 @@ start_child(Args) ->
     end.
 
 %% @private
+-spec start_process(module(), term()) -> {ok, pid()} | {ok, pid(), term()} | {error, term()}.
 start_process(Module, Arg) ->
     Module:start_link(Arg).
 
 %% @private
+-spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     Flags = #{strategy => simple_one_for_one},
     Child = #{id => loop, start => {?MODULE, start_process, []}, restart => temporary},

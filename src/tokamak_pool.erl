@@ -78,7 +78,14 @@
 %% How many items are handed over in one native call.
 -define(CUT, 500).
 
-%% @doc Runs all items and returns their results, in the order in which they came.
+%% @doc Runs all items and returns their results, in the order in which they came. Waits until the run ends; the
+%% option `timeout' (infinity) bounds that.
+%%
+%% ```
+%% Halve = fun(N) -> {ok, N * N, [Half || Half <- [N div 2], Half > 0]} end.
+%% {ok, Results, #{dispatched := 4, duplicates := 1}} = tokamak_pool:run(Halve, [10, 5], #{workers => 2}).
+%% [{1, {ok, 1}}, {2, {ok, 4}}, {5, {ok, 25}}, {10, {ok, 100}}] = lists:sort(Results).
+%% '''
 -spec run(handler(), [item()], options()) -> {ok, [result()], stats()} | {error, term()}.
 run(Handler, Seeds, Options) ->
     check(Handler, Seeds, Options, [Handler, Seeds, Options], [handler, list]),
@@ -88,8 +95,15 @@ run(Handler, Seeds, Options) ->
         {error, _} = Error -> Error
     end.
 
-%% @doc Runs all items and folds their results: `Fun({Item, Result}, Acc)'. An exception of the function
-%% cancels the run.
+%% @doc Runs all items and folds their results: `Fun({Item, Result}, Acc)', in the calling process, while the run goes
+%% on: a slow function makes it wait. An exception of the function cancels the run.
+%%
+%% ```
+%% Directory = filename:join(code:lib_dir(stdlib), "include").
+%% Add = fun({_Path, {ok, {file, Size, _Sha256}}}, Sum) -> Sum + Size; (_, Sum) -> Sum end.
+%% {ok, Bytes, #{failed := 0}} = tokamak_pool:fold({op, index_file}, [Directory], Add, 0, #{}).
+%% true = Bytes > 0.
+%% '''
 -spec fold(handler(), [item()], fun((result(), Acc) -> Acc), Acc, options()) ->
     {ok, Acc, stats()} | {error, term()}.
 fold(Handler, Seeds, Fun, Acc, Options) when is_function(Fun, 2) ->
@@ -100,11 +114,21 @@ fold(Handler, Seeds, Fun, Acc, Options) when is_function(Fun, 2) ->
 fold(Handler, Seeds, Fun, Acc, Options) ->
     ?BADARG([Handler, Seeds, Fun, Acc, Options], [handler, list, function, term, {options, ?OPTIONS}]).
 
-%% @doc Starts a run that stays open for more items until {@link close/1}.
+%% @doc Starts a run that stays open for more items until {@link close/1}. Does not wait for it.
 %%
 %% Its results come as `{tokamak, Ref, {results, [{Item, Result}]}}', each to be answered by {@link ack/2};
 %% its end as `{tokamak, Ref, {finished, Stats}}' or `{tokamak, Ref, {error, Reason}}', also when the run is
 %% refused.
+%%
+%% ```
+%% Ref = tokamak_pool:start(fun(N) -> {ok, N + 1, []} end, [1], #{window => 4}).
+%% receive {tokamak, Ref, {results, [{1, {ok, 2}}]}} -> ok = tokamak_pool:ack(Ref, 1) end.
+%% ok = tokamak_pool:add(Ref, [2]).
+%% receive {tokamak, Ref, {results, [{2, {ok, 3}}]}} -> ok = tokamak_pool:ack(Ref, 1) end.
+%% ok = tokamak_pool:close(Ref).
+%% #{dispatched := 2} = receive {tokamak, Ref, {finished, Stats}} -> Stats end.
+%% {error, closed} = tokamak_pool:add(Ref, [3]).
+%% '''
 -spec start(handler(), [item()], options()) -> Ref :: reference().
 start(Handler, Seeds, Options) ->
     check(Handler, Seeds, Options, [Handler, Seeds, Options], [handler, list]),
@@ -113,7 +137,8 @@ start(Handler, Seeds, Options) ->
     _ = add_all(Ref, Seeds),
     Ref.
 
-%% @doc Lets `N' more batches of results come. The owner's only.
+%% @doc Lets `N' more batches of results come. The owner's only. Without it at most `window' batches come, and then the
+%% workers wait. The example is that of {@link start/3}.
 -spec ack(reference(), pos_integer()) -> ok.
 ack(Ref, N) when is_reference(Ref), is_integer(N), N >= 1, N =< 16#7FFFFFFF ->
     case tokamak_pool_spread:find(Ref) of
@@ -132,7 +157,8 @@ ack_native(Ref, N) ->
     end.
 
 %% @doc Adds items to a run, from any process of the node. Not all or nothing: of a long list a run that
-%% closes meanwhile has taken a part.
+%% closes meanwhile has taken a part. Items whose key was seen are counted as duplicates. The queue of items has no
+%% bound but memory: what bounds it is the number of keys. The example is that of {@link start/3}.
 -spec add(reference(), [item()]) -> ok | {error, closed}.
 add(Ref, Items) ->
     case tokamak_error:options(#{pool => Ref, items => Items}, #{pool => pool, items => list}) of
@@ -140,7 +166,8 @@ add(Ref, Items) ->
         error -> ?BADARG([Ref, Items], [pool, list])
     end.
 
-%% @doc No more items are added: the run ends when it has run those it has and their children.
+%% @doc No more items are added: the run ends when it has run those it has and their children. Does not wait for that.
+%% The example is that of {@link start/3}.
 -spec close(reference()) -> ok.
 close(Ref) ->
     case is_reference(Ref) andalso in_pool(Ref, fun(Engine) -> Engine:op_pool_close(Ref) end) of
@@ -153,6 +180,12 @@ close_spread(error) -> ok.
 
 %% @doc Ends a run: no message of it is in the mailbox or comes any more. The owner's only. What is being
 %% run natively by a blocking operation goes on until it returns; worker processes are killed.
+%%
+%% ```
+%% Ref = tokamak_pool:start(fun(N) -> timer:sleep(N), {ok, slept, []} end, [60000], #{}).
+%% ok = tokamak_pool:cancel(Ref).
+%% {error, closed} = tokamak_pool:add(Ref, [1]).
+%% '''
 -spec cancel(reference()) -> ok.
 cancel(Ref) ->
     case is_reference(Ref) andalso in_pool(Ref, fun(Engine) -> Engine:op_pool_cancel(Ref) end) of

@@ -21,7 +21,17 @@
 
 -define(OPTIONS, #{interval => size}).
 
-%% @doc Reports that `Done' of `Total' units of a key are done. Costs little when the value is held back.
+%% @doc Reports that `Done' of `Total' units of a key are done. Costs little when the value is held back, and never
+%% waits. Without a subscriber, or while the application is stopped, it is not shown to anybody.
+%%
+%% ```
+%% Ref = tokamak_progress:subscribe(my_key).
+%% ok = tokamak_progress:report(my_key, 50, 200).
+%% #{done := 50, total := 200, percent := 25, status := running} =
+%%     receive {tokamak, Ref, {progress, my_key, First}} -> First end.
+%% ok = tokamak_progress:report(my_key, 200, 200).
+%% #{percent := 100, status := done} = receive {tokamak, Ref, {progress, my_key, Last}} -> Last end.
+%% '''
 -spec report(Key :: term(), Done :: non_neg_integer(), Total :: non_neg_integer()) -> ok.
 report(Key, Done, Total) ->
     case tokamak_nif:progress_report(Key, Done, Total) of
@@ -37,7 +47,13 @@ subscribe(Key) ->
 %% @doc Subscribes the calling process to a key, or to all keys, until {@link unsubscribe/1} or its death.
 %%
 %% `interval': milliseconds between two updates of a key, otherwise the configured `progress_interval'
-%% (100).
+%% (100). `shutdown': the application does not run.
+%%
+%% ```
+%% Ref = tokamak_progress:subscribe(all, #{interval => 1000}).
+%% ok = tokamak_progress:report({my, key}, 1, 1).
+%% done = receive {tokamak, Ref, {progress, {my, key}, #{status := Status}}} -> Status end.
+%% '''
 -spec subscribe(Key :: term() | all, #{interval => pos_integer()}) ->
     Ref :: reference() | {error, shutdown}.
 subscribe(Key, Options) ->
@@ -50,6 +66,11 @@ keys(all) -> [];
 keys(Key) -> [Key].
 
 %% @doc Ends a subscription of the calling process: no message of it is in the mailbox or comes any more.
+%%
+%% ```
+%% Ref = tokamak_progress:subscribe(my_key).
+%% ok = tokamak_progress:unsubscribe(Ref).
+%% '''
 -spec unsubscribe(reference()) -> ok.
 unsubscribe(Ref) ->
     case tokamak_nif:progress_unsubscribe(Ref) of
@@ -67,6 +88,13 @@ flush(Ref) ->
 %% @doc Counts keys that are not done, and subscribers; and since the application started: reports that were
 %% shown, those held back (counted when the next value of their key is shown), and keys forgotten because
 %% nobody reported them.
+%%
+%% ```
+%% _ = tokamak_progress:subscribe(my_key).
+%% ok = tokamak_progress:report(my_key, 1, 10).
+%% #{keys := Keys, subscribers := Subscribers} = tokamak_progress:stats().
+%% true = Keys >= 1 andalso Subscribers >= 1.
+%% '''
 -spec stats() -> #{
     keys := non_neg_integer(),
     subscribers := non_neg_integer(),

@@ -21,6 +21,7 @@ reap() ->
     end.
 
 %% @private
+-spec init([]) -> {ok, #{}} | {stop, term()}.
 init([]) ->
     case tokamak_nif:start(tokamak_config:get(progress_interval)) of
         ok ->
@@ -30,14 +31,17 @@ init([]) ->
     end.
 
 %% @private
+-spec handle_call(term(), gen_server:from(), State) -> {reply, {error, unknown}, State}.
 handle_call(_Request, _From, State) ->
     {reply, {error, unknown}, State}.
 
 %% @private
+-spec handle_cast(term(), State) -> {noreply, State}.
 handle_cast(_Request, State) ->
     {noreply, State}.
 
 %% @private
+-spec handle_info(term(), State) -> {noreply, State}.
 handle_info(reap, State) ->
     ok = reap(),
     {noreply, State};

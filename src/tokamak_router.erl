@@ -11,11 +11,21 @@
 -export([start_link/0, create_table/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
+%% The loops that are watched: which place in the set each has.
+-type state() :: #{Monitor :: reference() => Index :: non_neg_integer()}.
+
 -define(TABLE, ?MODULE).
 %% How long to wait before a loop that could not be made is tried again, in milliseconds.
 -define(RETRY, 100).
 
-%% @doc Returns the loop of a key: any term.
+%% @doc Returns the loop of a key: any term. `shutdown': the application does not run, or its loops are just being made.
+%% In the moment between the crash of a loop and its replacement this is still the old one, which says `closed'.
+%%
+%% ```
+%% Loop = tokamak_router:loop_for({user, 42}).
+%% Loop = tokamak_router:loop_for({user, 42}).
+%% true = lists:member(Loop, tokamak_router:loops()).
+%% '''
 -spec loop_for(Key :: term()) -> tokamak_loop:loop() | {error, shutdown}.
 loop_for(Key) ->
     try
@@ -26,7 +36,12 @@ loop_for(Key) ->
         error:badarg -> {error, shutdown}
     end.
 
-%% @doc Lists the loops of the set.
+%% @doc Lists the loops of the set, as many as the configuration's `loops'; `[]' when the application does not run.
+%%
+%% ```
+%% [ok = tokamak_loop:post(Loop, 1, user, hello) || Loop <- tokamak_router:loops()].
+%% [[{1, user, hello}] = tokamak_loop:poll(Loop, 5000) || Loop <- tokamak_router:loops()].
+%% '''
 -spec loops() -> [tokamak_loop:loop()].
 loops() ->
     try
@@ -47,6 +62,7 @@ create_table() ->
     ok.
 
 %% @private
+-spec init([]) -> {ok, state()}.
 init([]) ->
     Count = tokamak_config:get(loops),
     {ok, lists:foldl(fun take_over/2, #{}, lists:seq(0, Count - 1))}.
@@ -78,14 +94,17 @@ watch(Index, Loop, State) ->
     end.
 
 %% @private
+-spec handle_call(term(), gen_server:from(), State) -> {reply, {error, unknown}, State}.
 handle_call(_Request, _From, State) ->
     {reply, {error, unknown}, State}.
 
 %% @private
+-spec handle_cast(term(), State) -> {noreply, State}.
 handle_cast(_Request, State) ->
     {noreply, State}.
 
 %% @private
+-spec handle_info(term(), state()) -> {noreply, state()}.
 handle_info({'DOWN', Monitor, process, _Pid, _Reason}, State) when is_map_key(Monitor, State) ->
     {Index, Rest} = maps:take(Monitor, State),
     {noreply, replace(Index, Rest)};

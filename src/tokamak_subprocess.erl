@@ -87,8 +87,15 @@ run(Argv) ->
     run(Argv, #{}).
 
 %% @doc Runs a program to its end and gives its status and all its output. Its input is `stdin' (iodata), or
-%% `/dev/null'. After `timeout' (infinity) it is stopped: `{error, timeout}'. Other options are those of
-%% {@link start/2}; a stream that goes elsewhere is `<<>>' here.
+%% `/dev/null'. After `timeout' (milliseconds, infinity) it is stopped: `{error, timeout}'. Other options are those of
+%% {@link start/2}; a stream that goes elsewhere is `<<>>' here. The output is kept in memory, whatever its size.
+%%
+%% ```
+%% {ok, #{status := 0, stdout := <<"HELLO">>}} = tokamak_subprocess:run(["tr", "a-z", "A-Z"], #{stdin => "hello"}).
+%% {ok, #{status := 3, stderr := <<"no\n">>}} = tokamak_subprocess:run(["sh", "-c", "echo no >&2; exit 3"]).
+%% {error, timeout} = tokamak_subprocess:run(["sleep", "60"], #{timeout => 50}).
+%% {error, enoent} = tokamak_subprocess:run(["no-such-program"]).
+%% '''
 -spec run([argument(), ...], run_options()) ->
     {ok, #{status := status(), stdout := binary(), stderr := binary()}} | {error, term()}.
 run(Argv, Options) ->
@@ -145,11 +152,21 @@ start(Argv) ->
     start(Argv, #{}).
 
 %% @doc Starts a program; a name without a slash is looked up in the child's PATH. Returns when it runs, or why it
-%% does not.
+%% does not: that takes a millisecond or so, and has no time-out.
 %%
 %% With `loop => {Loop, CallbackId}' its output and exit are events of that loop: `subprocess_stdout' and
 %% `subprocess_stderr' with the bytes, last one `subprocess_exit' with the status, or `{error, Reason}'. At most 16
 %% of them wait there; the subprocess is stopped when the loop ends.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["sh", "-c", "echo $WORD"], #{env => [{"WORD", "hello"}], stderr => merge}).
+%% {ok, {stdout, <<"hello\n">>}} = tokamak_subprocess:recv(P).
+%% {exit, 0} = tokamak_subprocess:recv(P).
+%%
+%% {ok, Loop} = tokamak_loop:new().
+%% {ok, _} = tokamak_subprocess:start(["true"], #{loop => {Loop, 4}}).
+%% [{4, subprocess_exit, 0}] = tokamak_loop:poll(Loop, 5000).
+%% '''
 -spec start([argument(), ...], options()) -> {ok, subprocess()} | {error, term()}.
 start(Argv, Options) ->
     case check(Argv, Options, ?OPTIONS) of
@@ -321,6 +338,13 @@ write(P, Data) ->
 %% a part may have been written. `epipe': the child reads no more. `closed': its input was closed, or is not a pipe.
 %% A process that also receives from a child that answers while it reads should write little at a time, or have
 %% another process write: both pipes can be full.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["cat"]).
+%% ok = tokamak_subprocess:write(P, ["hel", <<"lo">>], 1000).
+%% {ok, {stdout, <<"hello">>}} = tokamak_subprocess:recv(P).
+%% ok = tokamak_subprocess:stop(P).
+%% '''
 -spec write(subprocess(), iodata(), timeout()) -> ok | {error, timeout | closed | file:posix()}.
 write(P, Data, Timeout) when
     Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
@@ -393,7 +417,15 @@ without(0, Binaries) -> Binaries;
 without(N, [Binary | Rest]) when N >= byte_size(Binary) -> without(N - byte_size(Binary), Rest);
 without(N, [Binary | Rest]) -> [binary_part(Binary, N, byte_size(Binary) - N) | Rest].
 
-%% @doc Ends the child's input; what was written is read before the end.
+%% @doc Ends the child's input; what was written is read before the end. Does not wait.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["wc", "-c"]).
+%% ok = tokamak_subprocess:write(P, "hello").
+%% ok = tokamak_subprocess:close_stdin(P).
+%% {ok, {stdout, <<"5\n">>}} = tokamak_subprocess:recv(P).
+%% {exit, 0} = tokamak_subprocess:recv(P).
+%% '''
 -spec close_stdin(subprocess()) -> ok | {error, closed}.
 close_stdin(P) ->
     case tokamak_nif:subprocess_close_stdin(P) of
@@ -408,6 +440,14 @@ recv(P) ->
 
 %% @doc Takes what comes next, at most 256 KiB, waiting up to `Timeout' milliseconds; a time-out loses nothing.
 %% `{exit, Status}' comes once, last. `active': there is credit for messages. `not_supported': it tells a loop.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["cat"]).
+%% {error, timeout} = tokamak_subprocess:recv(P, 10).
+%% ok = tokamak_subprocess:close_stdin(P).
+%% {exit, 0} = tokamak_subprocess:recv(P).
+%% {error, closed} = tokamak_subprocess:recv(P).
+%% '''
 -spec recv(subprocess(), timeout()) ->
     {ok, {stdout | stderr, binary()}}
     | {exit, status()}
@@ -446,6 +486,13 @@ wait(P, Ref, Timeout) ->
 %% A number adds to the credit, `once' makes it 1, `false' (which is the default) takes it back: then no message
 %% comes any more, but some may be in the mailbox. Each message, the last one too, takes 1 of the credit; without
 %% credit {@link recv/2} works. A message holds 256 KiB at most; what there is no credit for stays in the pipe.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["echo", "hello"]).
+%% ok = tokamak_subprocess:active(P, 2).
+%% <<"hello\n">> = receive {tokamak, P, {stdout, Data}} -> Data end.
+%% 0 = receive {tokamak, P, {exit, Status}} -> Status end.
+%% '''
 -spec active(subprocess(), pos_integer() | once | false) -> ok | {error, closed | not_supported}.
 active(P, N) ->
     case credit(N) of
@@ -464,7 +511,14 @@ credit(false) -> {0, false};
 credit(N) when is_integer(N), N >= 1, N =< 16#7FFFFFFF -> {N, false};
 credit(_) -> error.
 
-%% @doc Sends a signal to the child itself. (Its descendants: {@link stop/1}.) `closed': it has exited.
+%% @doc Sends a signal to the child itself. (Its descendants: {@link stop/1}.) `closed': it has exited. Does not wait
+%% for what the signal does.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["sleep", "60"]).
+%% ok = tokamak_subprocess:signal(P, sigint).
+%% {exit, {signal, 2}} = tokamak_subprocess:recv(P).
+%% '''
 -spec signal(subprocess(), signal()) -> ok | {error, closed | term()}.
 signal(P, Signal) ->
     case tokamak_nif:subprocess_signal(P, Signal) of
@@ -475,6 +529,12 @@ signal(P, Signal) ->
 %% @doc Ends the child and all its descendants: TERM (and CONT) to the process group and to what left it, and KILL to
 %% what is left after `kill_timeout'. Does not wait: output and exit come as ever. Works after the exit, too, while
 %% descendants run.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["sleep", "60"], #{kill_timeout => 500}).
+%% ok = tokamak_subprocess:stop(P).
+%% {exit, {signal, 15}} = tokamak_subprocess:recv(P).
+%% '''
 -spec stop(subprocess()) -> ok | {error, closed | term()}.
 stop(P) ->
     case tokamak_nif:subprocess_stop(P) of
@@ -484,6 +544,13 @@ stop(P) ->
     end.
 
 %% @doc The process id, which is also that of the process group, until the child has exited.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["sh", "-c", "echo $$; sleep 60"]).
+%% {ok, OsPid} = tokamak_subprocess:os_pid(P).
+%% {ok, {stdout, Printed}} = tokamak_subprocess:recv(P).
+%% OsPid = binary_to_integer(string:trim(Printed)).
+%% '''
 -spec os_pid(subprocess()) -> {ok, pos_integer()} | {error, closed}.
 os_pid(P) ->
     case tokamak_nif:subprocess_os_pid(P) of
@@ -493,6 +560,12 @@ os_pid(P) ->
 
 %% @doc Shows a subprocess: `state' (`running', `exited': its end was not yet taken), `owner', the `credit' for
 %% messages, and the bytes `written' to it and taken of `stdout' and `stderr'.
+%%
+%% ```
+%% {ok, P} = tokamak_subprocess:start(["cat"]).
+%% ok = tokamak_subprocess:write(P, "hello").
+%% #{state := running, written := 5, credit := 0} = tokamak_subprocess:info(P).
+%% '''
 -spec info(subprocess()) -> map() | {error, closed}.
 info(P) ->
     case tokamak_nif:subprocess_info(P) of

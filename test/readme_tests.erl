@@ -32,14 +32,8 @@ set_up() ->
     Level.
 
 clean_up(Level) ->
-    application_is_stopped(),
+    tokamak_examples:application_is_stopped(),
     ok = logger:set_primary_config(level, Level).
-
-%% An example begins as its reader would: with the application stopped and unconfigured.
-application_is_stopped() ->
-    _ = application:stop(tokamak),
-    _ = application:unload(tokamak),
-    ok.
 
 pages() ->
     ["README.md" | ["docs/" ++ filename:basename(Page) || Page <- filelib:wildcard(path("docs/*.md"))]].
@@ -69,11 +63,8 @@ path(File) ->
 %%% Running them
 
 run("erlang", Code) ->
-    application_is_stopped(),
-    {Pid, Monitor} = spawn_monitor(fun() -> evaluate(unicode:characters_to_list(Code)) end),
-    receive
-        {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason)
-    end;
+    tokamak_examples:application_is_stopped(),
+    tokamak_examples:run(unicode:characters_to_list(Code));
 run("elixir", Code) ->
     ?assertNotEqual(false, os:find_executable("elixir"), "elixir is missing: make test installs it"),
     File = filename:join("/tmp", "tokamak_" ++ os:getpid() ++ ".exs"),
@@ -83,22 +74,6 @@ run("elixir", Code) ->
     after
         file:delete(File)
     end.
-
-%% As a shell does: expression by expression, with the variables of those before.
-evaluate(Code) ->
-    {ok, Tokens, _} = erl_scan:string(Code),
-    lists:foldl(fun evaluate/2, erl_eval:new_bindings(), expressions(Tokens)).
-
-evaluate(Tokens, Bindings) ->
-    {ok, Expressions} = erl_parse:parse_exprs(Tokens),
-    {value, _, NewBindings} = erl_eval:exprs(Expressions, Bindings),
-    NewBindings.
-
-expressions([]) ->
-    [];
-expressions(Tokens) ->
-    {Expression, [Dot | Rest]} = lists:splitwith(fun(Token) -> element(1, Token) =/= dot end, Tokens),
-    [Expression ++ [Dot] | expressions(Rest)].
 
 elixir(File) ->
     Port = open_port({spawn_executable, os:find_executable("elixir")}, [

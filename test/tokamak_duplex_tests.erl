@@ -16,6 +16,7 @@ duplex_test_() ->
         fun a_failure_is_the_last_item_once/0,
         fun a_panic_is_the_last_item_once/0,
         fun close_ends_the_operation/0,
+        fun a_push_after_a_close_is_closed_at_once/0,
         fun pushes_that_wait_leave_no_message/0,
         fun binaries_go_there_and_back/0,
         fun a_thousand_sessions_live_side_by_side/0
@@ -109,6 +110,18 @@ close_ends_the_operation() ->
     until(fun() -> live(Key) =:= 0 end),
     until(fun() -> tokamak:push(Session, 1) =:= {error, closed} end),
     ?assertEqual({error, closed}, tokamak:next(Session)).
+
+%% Also before the operation has noticed.
+a_push_after_a_close_is_closed_at_once() ->
+    [
+        begin
+            Session = tokamak:open(op(sums), [0]),
+            ok = tokamak:push(Session, 1),
+            ok = tokamak:close(Session),
+            ?assertEqual({error, closed}, tokamak:push(Session, 2))
+        end
+     || _ <- lists:seq(1, 100)
+    ].
 
 pushes_that_wait_leave_no_message() ->
     Session = tokamak:open(op(takes), [20000], #{inbox => 1}),

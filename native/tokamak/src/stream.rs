@@ -176,6 +176,11 @@ impl Buffer {
         }
     }
 
+    /// Whether the consumer closed it or took its end. A producer that was cancelled may not have noticed yet.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state.lock().end, End::Taken)
+    }
+
     /// The consumer takes no more.
     pub fn close(&self) {
         let mut state = self.state.lock();

@@ -149,6 +149,9 @@ pub fn push<'a>(env: Env<'a>, handle: Term<'a>, item: Term<'a>, reference: Term<
         let Some(input) = &stream.input else {
             return (atoms::error(), (atoms::wrong_kind(), atoms::stream())).encode(env);
         };
+        if stream.buffer.is_over() {
+            return (atoms::error(), atoms::closed()).encode(env);
+        }
         match input.push(item, waiter(env, reference)) {
             Ok(Pushed::Done) => atoms::ok().encode(env),
             Ok(Pushed::Woken) => atoms::woken().encode(env),
