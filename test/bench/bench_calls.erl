@@ -86,12 +86,17 @@ pipelined(Options) ->
     Marks = #{must => 2, aim => 4},
     Baseline = "hand-written, pipelined",
     [
-        row(Measured, "gather of 10", {gather, 10}, by_hand, Baseline, #{}),
-        row(Measured, "gather of 50", {gather, 50}, by_hand, Baseline, #{}),
-        row(Measured, "gather of 1,000", {gather, ?AT_ONCE}, by_hand, Baseline, Marks),
-        row(Measured, "submit_many of 1,000", submit, by_hand, Baseline, Marks),
-        row(Measured, "async and await of 1,000", async, by_hand, Baseline, #{})
+        row(Measured, "gather of 10", {gather, 10}, by_hand, Baseline, at_once("gather", 10)),
+        row(Measured, "gather of 50", {gather, 50}, by_hand, Baseline, at_once("gather", 50)),
+        row(Measured, "gather of 1,000", {gather, ?AT_ONCE}, by_hand, Baseline,
+            maps:merge(Marks, at_once("gather", ?AT_ONCE))),
+        row(Measured, "submit_many of 1,000", submit, by_hand, Baseline,
+            maps:merge(Marks, at_once("submit_many", ?AT_ONCE))),
+        row(Measured, "async and await of 1,000", async, by_hand, Baseline, at_once("async and await", ?AT_ONCE))
     ].
+
+at_once(Line, Calls) ->
+    #{plot => #{title => "Calls at once", line => Line, x_name => "calls at once", x => Calls}}.
 
 %% Many callers, one call each at a time: how long a call takes.
 callers(Callers, Options) ->
@@ -106,9 +111,11 @@ callers(Callers, Options) ->
         bench_report:row(#{
             name => ["waiting call, ", integer_to_list(Callers), " callers"],
             kind => latency,
+            unit => "call",
             subject => maps:get(call, Measured),
             baseline_name => "hand-written call",
-            baseline => maps:get(by_hand, Measured)
+            baseline => maps:get(by_hand, Measured),
+            plot => #{title => "Waiting calls", line => "call", x_name => "callers", x => Callers}
         })
     ].
 
@@ -130,10 +137,11 @@ latency(Call, N) ->
     _ = Call(N),
     erlang:monotonic_time(nanosecond) - Start.
 
-row(Measured, Name, Subject, Baseline, BaselineName, Marks) ->
-    bench_report:row(Marks#{
+row(Measured, Name, Subject, Baseline, BaselineName, More) ->
+    bench_report:row(More#{
         name => Name,
         kind => wall_cost,
+        unit => "call",
         subject => maps:get(Subject, Measured),
         baseline_name => BaselineName,
         baseline => maps:get(Baseline, Measured)

@@ -13,10 +13,11 @@
 -define(EVENTS, 2000000).
 -define(MESSAGES, 400000).
 -define(LIST_SIZE, 1000).
+-define(LONG, 10000000).
 
 -spec benches(tokamak_bench:options()) -> [tokamak_bench:bench()].
 benches(Options) ->
-    [fun() -> rows(Producers, Options) end || Producers <- [1, 2, 4]].
+    [fun() -> rows(Producers, Options) end || Producers <- [1, 2, 4]] ++ [fun() -> memory(Options) end].
 
 rows(Producers, Options) ->
     Events = bench_measure:scaled(?EVENTS div Producers, Options),
@@ -46,10 +47,23 @@ row(Producers, Measured, {Subject, Name, Baseline, BaselineName, Marks}) ->
     bench_report:row(Marks#{
         name => [integer_to_list(Producers), " producer(s), ", Name],
         kind => rate,
+        unit => "event",
+        plot => #{title => "Events", line => Name, x_name => "producers", x => Producers},
         subject => maps:get(Subject, Measured),
         baseline_name => BaselineName,
         baseline => maps:get(Baseline, Measured)
     }).
+
+memory(Options) ->
+    Events = bench_measure:scaled(?LONG, Options),
+    [
+        bench_memory:over_time(io_lib:format("~b events from one producer", [Events]), [
+            {"raw loop, drain", fun() -> raw(1, Events) end},
+            {"supervised loop, poll", fun() -> poll(1, Events) end},
+            {"process to process", fun() -> process(1, Events) end},
+            {"enif_send each", fun() -> send(1, Events) end}
+        ])
+    ].
 
 raw(Threads, Each) ->
     {ok, Loop} = tokamak_loop:open(),

@@ -23,6 +23,7 @@ row(Measured, Name, Key) ->
     bench_report:row(#{
         name => "tokamak_id:next/0",
         kind => wall_cost,
+        unit => "id",
         subject => maps:get(next, Measured),
         baseline_name => Name,
         baseline => maps:get(Key, Measured)

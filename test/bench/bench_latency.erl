@@ -29,6 +29,7 @@ row(Measured, Key, Name) ->
     bench_report:row(#{
         name => Name,
         kind => latency,
+        unit => "event",
         subject => maps:get(Key, Measured),
         baseline_name => "enif_send to receive",
         baseline => maps:get(send, Measured)

@@ -6,9 +6,9 @@
 %% subject is a timer that has to wait.
 -module(bench_measure).
 
--export([compare/2, compare/3, scaled/2]).
+-export([compare/2, compare/3, run/1, scaled/2]).
 -export([timed/2, latencies/2]).
--export([rate/1, wall_cost/1, cpu_cost/1, percentile/2, pooled/1, usage/1]).
+-export([rate/1, wall_cost/1, cpu_cost/1, median/1, percentile/2, pooled/1, usage/1]).
 
 -export_type([sample/0, subject/0, measurement/0]).
 
@@ -44,8 +44,11 @@ compare(Subjects, #{runs := Runs}, WarmUps) ->
 scaled(Count, #{scale := Scale}) ->
     max(1, round(Count * Scale)).
 
+%% @doc Runs a subject once, in a fresh process.
+%%
 %% The mailbox is off-heap on both sides: messages by the hundred thousand are dearer without, most of
 %% all for the baselines.
+-spec run(fun(() -> Result)) -> Result.
 run(Fun) ->
     Descriptors = bench_system:descriptors(),
     {Pid, Monitor} = spawn_opt(
@@ -124,6 +127,8 @@ percentile(Percent, Sorted) ->
     Rank = ceil(length(Sorted) * Percent / 100),
     lists:nth(max(1, Rank), Sorted).
 
+%% @doc The median of numbers in any order.
+-spec median([number(), ...]) -> number().
 median(Values) ->
     Sorted = lists:sort(Values),
     Half = length(Sorted) div 2,

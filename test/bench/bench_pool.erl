@@ -10,6 +10,9 @@
 -define(ITEMS, 1000000).
 -define(SHAPES, [tree, chain, star, dense]).
 -define(WORKERS, [1, 2, 4, 8, 16, 64]).
+-define(SIZES, [100, 1000, 10000, 100000]).
+%% Items of the tree from here on have no children.
+-define(FIRST_LEAF, 250000).
 
 -spec benches(tokamak_bench:options()) -> [tokamak_bench:bench()].
 benches(Options) ->
@@ -23,17 +26,19 @@ benches(Options) ->
         fun() -> shape(dense, #{}, Once) end,
         fun() -> shape(chain, #{}, Once) end,
         fun() -> native(Once) end,
-        fun() -> workers(Once) end,
-        fun() -> index(Once) end
+        fun() -> workers(Once) end
+    ] ++ [fun() -> leaves(Size, Once) end || Size <- ?SIZES] ++ [
+        fun() -> index(Once) end,
+        fun memory/0
     ].
 
 schedulers() -> erlang:system_info(schedulers_online).
 
 shape(Shape, Marks, Options) ->
     Subjects = [
-        {native, fun() -> pool({op, {tokamak_test_engine, Shape}}, schedulers()) end},
-        {function, fun() -> pool(fun(Item) -> pool_graphs:Shape(Item) end, schedulers()) end},
-        {processes, fun() -> bench_measure:timed(?ITEMS, fun() -> bench_processes:run(Shape, schedulers()) end) end}
+        {native, fun() -> operation(Shape) end},
+        {function, fun() -> function(Shape) end},
+        {processes, fun() -> processes(Shape) end}
     ],
     Measured = bench_measure:compare(Subjects, Options, 0),
     [
@@ -45,7 +50,7 @@ shape(Shape, Marks, Options) ->
 native(Options) ->
     Subjects = lists:append([
         [
-            {{pool, Shape}, fun() -> pool({op, {tokamak_test_engine, Shape}}, schedulers()) end},
+            {{pool, Shape}, fun() -> operation(Shape) end},
             {{single, Shape}, fun() -> thread(Shape, 1) end},
             {{mutex, Shape}, fun() -> thread(Shape, 2) end}
         ]
@@ -60,20 +65,67 @@ native(Options) ->
     ].
 
 workers(Options) ->
-    Run = fun(Workers) -> pool({op, {tokamak_test_engine, tree}}, Workers) end,
+    Run = fun(Workers) -> pool(op(tree), Workers) end,
     Subjects = [{Workers, fun() -> Run(Workers) end} || Workers <- ?WORKERS],
     Measured = bench_measure:compare(Subjects, Options, 0),
+    Plot = fun(Workers) -> plot("Workers", "operation", "workers", Workers) end,
     [
-        row(io_lib:format("tree, ~b workers", [Workers]), Measured, Workers, 1, #{})
+        row(io_lib:format("tree, ~b workers", [Workers]), Measured, Workers, 1, #{plot => Plot(Workers)})
      || Workers <- tl(?WORKERS)
     ].
 
+%% As many items as are there from the start.
+leaves(Size, Options) ->
+    Items = lists:seq(?FIRST_LEAF, ?FIRST_LEAF + Size - 1),
+    Subjects = [
+        {native, fun() -> pool(op(tree), Items, schedulers(), Size) end},
+        {function, fun() -> pool(fun pool_graphs:tree/1, Items, schedulers(), Size) end},
+        {processes, fun() -> processes(tree, Items, Size) end}
+    ],
+    Measured = bench_measure:compare(Subjects, Options),
+    [
+        row(
+            io_lib:format("~b items without children, ~s", [Size, Line]),
+            Measured, Subject, processes, #{plot => plot("Items", Line, "items", Size)}
+        )
+     || {Subject, Line} <- [{native, "operation"}, {function, "function"}]
+    ].
+
+plot(Title, Line, XName, X) ->
+    #{title => Title, line => Line, x_name => XName, x => X}.
+
+memory() ->
+    [
+        bench_memory:over_time("a tree of a million items through a pool", [
+            {"operation", fun() -> operation(tree) end},
+            {"function", fun() -> function(tree) end},
+            {name(processes), fun() -> processes(tree) end}
+        ])
+    ].
+
+op(Shape) -> {op, {tokamak_test_engine, Shape}}.
+
+operation(Shape) ->
+    pool(op(Shape), schedulers()).
+
+function(Shape) ->
+    pool(fun(Item) -> pool_graphs:Shape(Item) end, schedulers()).
+
 pool(Handler, Workers) ->
+    pool(Handler, [0], Workers, ?ITEMS).
+
+pool(Handler, Seeds, Workers, Expected) ->
     Count = fun({_Item, {ok, _}}, Count) -> Count + 1 end,
-    bench_measure:timed(?ITEMS, fun() ->
-        {ok, Counted, _} = tokamak_pool:fold(Handler, [0], Count, 0, #{workers => Workers}),
+    bench_measure:timed(Expected, fun() ->
+        {ok, Counted, _} = tokamak_pool:fold(Handler, Seeds, Count, 0, #{workers => Workers}),
         Counted
     end).
+
+processes(Shape) ->
+    processes(Shape, [0], ?ITEMS).
+
+processes(Shape, Seeds, Expected) ->
+    bench_measure:timed(Expected, fun() -> bench_processes:run(Shape, Seeds, schedulers()) end).
 
 thread(Shape, Threads) ->
     bench_measure:timed(?ITEMS, fun() ->
@@ -101,14 +153,14 @@ index(Options) ->
         end}
     ],
     Measured = bench_measure:compare(Subjects, Options),
-    [row("index of files", Measured, pool, find, #{must => 1})].
+    [row("index of files", Measured, pool, find, #{must => 1, unit => "file"})].
 
 index_files(Root) ->
     {ok, Results, _} = tokamak_pool:run({op, index_file}, [Root], #{workers => 2}),
     [File || {File, {ok, {file, _Size, _Digest}}} <- Results].
 
-row(Name, Measured, Subject, Baseline, Marks) ->
-    bench_report:row(Marks#{
+row(Name, Measured, Subject, Baseline, More) ->
+    bench_report:row((maps:merge(#{unit => "item"}, More))#{
         name => Name,
         kind => rate,
         subject => maps:get(Subject, Measured),

@@ -3,16 +3,16 @@
 %% items; what was seen stands in an ets table that the workers insert into; results are messages.
 -module(bench_processes).
 
--export([run/2]).
+-export([run/3]).
 
-%% @doc Runs a graph and counts its results.
--spec run(atom(), pos_integer()) -> non_neg_integer().
-run(Shape, Workers) ->
+%% @doc Runs a graph from its first items, which differ, and counts its results.
+-spec run(atom(), [non_neg_integer()], pos_integer()) -> non_neg_integer().
+run(Shape, Seeds, Workers) ->
     Seen = ets:new(seen, [public, {write_concurrency, true}]),
-    true = ets:insert_new(Seen, {0}),
+    true = ets:insert_new(Seen, [{Seed} || Seed <- Seeds]),
     Coordinator = self(),
     Pids = [spawn_link(fun() -> work(Coordinator, Shape, Seen) end) || _ <- lists:seq(1, Workers)],
-    Counted = coordinate([0], Pids, 0, 0),
+    Counted = coordinate(Seeds, Pids, 0, 0),
     [begin unlink(Pid), exit(Pid, kill) end || Pid <- Pids],
     true = ets:delete(Seen),
     Counted.

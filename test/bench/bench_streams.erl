@@ -15,7 +15,12 @@ benches(Options) ->
     %% Both runtimes are started, with the descriptors they keep.
     _ = by_hand(1),
     {ok, 0} = tokamak:call({tokamak_test_engine, yields}, [0]),
-    [fun() -> items(Options) end, fun() -> binaries(Options) end, fun() -> round_trips(Options) end].
+    [
+        fun() -> items(Options) end,
+        fun() -> binaries(Options) end,
+        fun() -> round_trips(Options) end,
+        fun() -> memory(Options) end
+    ].
 
 items(Options) ->
     Items = bench_measure:scaled(?ITEMS, Options),
@@ -26,11 +31,25 @@ items(Options) ->
 
 binaries(Options) ->
     Items = bench_measure:scaled(?BINARIES, Options),
-    Stream = fun() -> tokamak:stream({tokamak_test_engine, binaries}, [Items, ?BINARY_SIZE]) end,
     rows(Options, "stream of binaries of 64 KiB", [
-        {stream, fun() -> fold(Items, Stream()) end},
-        {process, fun() -> credit(Items, fun(N) -> binary:copy(<<N>>, ?BINARY_SIZE) end) end}
+        {stream, fun() -> stream_binaries(Items) end},
+        {process, fun() -> credit_binaries(Items) end}
     ]).
+
+memory(Options) ->
+    Items = bench_measure:scaled(?BINARIES, Options),
+    [
+        bench_memory:over_time(io_lib:format("~b binaries of 64 KiB", [Items]), [
+            {"stream", fun() -> stream_binaries(Items) end},
+            {"process, window of 16", fun() -> credit_binaries(Items) end}
+        ])
+    ].
+
+stream_binaries(Items) ->
+    fold(Items, tokamak:stream({tokamak_test_engine, binaries}, [Items, ?BINARY_SIZE])).
+
+credit_binaries(Items) ->
+    credit(Items, fun(N) -> binary:copy(<<N>>, ?BINARY_SIZE) end).
 
 rows(Options, Name, Subjects) ->
     Measured = bench_measure:compare(Subjects, Options),
@@ -38,6 +57,7 @@ rows(Options, Name, Subjects) ->
         bench_report:row(#{
             name => Name,
             kind => rate,
+            unit => "item",
             subject => maps:get(stream, Measured),
             baseline_name => "process, window of 16",
             baseline => maps:get(process, Measured)
@@ -96,6 +116,7 @@ round_trips(Options) ->
         bench_report:row(#{
             name => "duplex round trip",
             kind => wall_cost,
+            unit => "round trip",
             subject => maps:get(duplex, Measured),
             baseline_name => "hand-written call",
             baseline => maps:get(by_hand, Measured)

@@ -4,7 +4,6 @@
 %% Start to exit of `true', one at a time, without its output (a port's program has the VM's), then 100 at once, and
 %% run/1 beside os:cmd/1; a line to `cat' and back; 1 GiB through `cat', written by one process and received by
 %% another on both sides; TCP echo, one byte back and forth.
-%% Before 1 GiB the VM's memory is printed, and its highest, and that after.
 -module(bench_subprocess).
 
 -export([benches/1]).
@@ -26,6 +25,7 @@ benches(Options) ->
         fun() -> output(Options) end,
         fun() -> lines(Options) end,
         fun() -> through_cat(Options) end,
+        fun() -> memory(Options) end,
         fun() -> echo(Options) end
     ].
 
@@ -42,6 +42,7 @@ start_to_exit(Options) ->
         bench_report:row(#{
             name => "subprocess: start to exit",
             kind => wall_cost,
+            unit => "start",
             subject => maps:get(subprocess, Measured),
             baseline_name => "open_port spawn_executable",
             baseline => maps:get(port, Measured),
@@ -61,6 +62,7 @@ at_once(Options) ->
         bench_report:row(#{
             name => "subprocess: start to exit, 100 at once",
             kind => rate,
+            unit => "start",
             subject => maps:get(subprocess, Measured),
             baseline_name => "open_port, 100 at once",
             baseline => maps:get(port, Measured)
@@ -96,6 +98,7 @@ output(Options) ->
         bench_report:row(#{
             name => "subprocess: run a shell's echo",
             kind => wall_cost,
+            unit => "start",
             subject => maps:get(run, Measured),
             baseline_name => "os:cmd",
             baseline => maps:get(cmd, Measured)
@@ -120,6 +123,7 @@ line_row(Measured, Key, Name) ->
     bench_report:row(#{
         name => Name,
         kind => latency,
+        unit => "line",
         subject => maps:get(Key, Measured),
         baseline_name => "port",
         baseline => maps:get(port, Measured)
@@ -162,24 +166,35 @@ timed_turn(Turn) ->
 %%% 1 GiB through cat
 
 through_cat(Options) ->
-    Chunks = bench_measure:scaled(?BYTES div ?CHUNK, Options),
+    {Chunk, Chunks} = chunks(Options),
     Bytes = Chunks * ?CHUNK,
-    Chunk = binary:copy(<<0>>, ?CHUNK),
     Measured = bench_measure:compare([
         {recv, fun() -> bench_measure:timed(Bytes, fun() -> subprocess_bytes(Chunk, Chunks) end) end},
         {port, fun() -> bench_measure:timed(Bytes, fun() -> port_bytes(Chunk, Chunks) end) end}
     ], Options, 0),
-    memory(Chunk, Chunks),
     [
         bench_report:row(#{
             name => "subprocess: bytes through cat",
             kind => rate,
+            unit => "byte",
             subject => maps:get(recv, Measured),
             baseline_name => "port",
             baseline => maps:get(port, Measured),
             must => 1.5,
             aim => 2.0
         })
+    ].
+
+chunks(Options) ->
+    {binary:copy(<<0>>, ?CHUNK), bench_measure:scaled(?BYTES div ?CHUNK, Options)}.
+
+memory(Options) ->
+    {Chunk, Chunks} = chunks(Options),
+    [
+        bench_memory:over_time(io_lib:format("~b MiB through cat", [Chunks]), [
+            {"subprocess", fun() -> subprocess_bytes(Chunk, Chunks) end},
+            {"port", fun() -> port_bytes(Chunk, Chunks) end}
+        ])
     ].
 
 subprocess_bytes(Chunk, Chunks) ->
@@ -207,29 +222,6 @@ port_receive(_Port, All, All) -> All;
 port_receive(Port, All, Bytes) ->
     receive {Port, {data, Bin}} -> port_receive(Port, All, Bytes + byte_size(Bin)) end.
 
-%% Before, the most during, and after one more turn.
-memory(Chunk, Chunks) ->
-    Before = resident(),
-    Self = self(),
-    Watch = spawn_link(fun() -> watch(Self, 0) end),
-    _ = subprocess_bytes(Chunk, Chunks),
-    Watch ! stop,
-    Most = receive {most, Kib} -> Kib end,
-    io:format("  memory of the VM while bytes go through cat: ~b KiB before, ~b at most, ~b after~n", [
-        Before, Most, resident()
-    ]).
-
-watch(Self, Most) ->
-    receive
-        stop -> Self ! {most, Most}
-    after 20 -> watch(Self, max(Most, resident()))
-    end.
-
-resident() ->
-    {ok, Status} = file:read_file("/proc/self/status"),
-    {match, [Kib]} = re:run(Status, "VmRSS:\\s+([0-9]+)", [{capture, all_but_first, list}]),
-    list_to_integer(Kib).
-
 %%% TCP echo
 
 echo(Options) ->
@@ -248,6 +240,7 @@ echo_row(Measured, Key, Name) ->
     bench_report:row(#{
         name => Name,
         kind => latency,
+        unit => "round trip",
         subject => maps:get(Key, Measured),
         baseline_name => "gen_tcp, active",
         baseline => maps:get(plain, Measured)

@@ -2,7 +2,7 @@
 %% @doc What the machine is, and what the VM uses of it.
 -module(bench_system).
 
--export([description/0, usage/0, used_since/1, descriptors/0, max_descriptors/0]).
+-export([description/0, usage/0, used_since/1, resident/0, descriptors/0, max_descriptors/0]).
 -export_type([usage/0]).
 
 -type usage() :: #{
@@ -17,16 +17,28 @@
 %% Times are microseconds, memory is kilobytes.
 
 %% @doc What to know about the machine to judge the numbers.
--spec description() -> #{atom() => binary() | number()}.
+-spec description() -> #{atom() => binary() | number() | null}.
 description() ->
     #{
         time => list_to_binary(calendar:system_time_to_rfc3339(erlang:system_time(second))),
         otp => list_to_binary(erlang:system_info(otp_release)),
+        tokamak => version(),
+        cores => cores(),
         schedulers => erlang:system_info(schedulers_online),
         processor => processor(),
         kernel => kernel(),
         load => load()
     }.
+
+version() ->
+    {ok, Version} = application:get_key(tokamak, vsn),
+    list_to_binary(Version).
+
+cores() ->
+    case erlang:system_info(logical_processors) of
+        unknown -> null;
+        Cores -> Cores
+    end.
 
 kernel() ->
     {Family, Name} = os:type(),
@@ -73,6 +85,11 @@ read(File) ->
             Error
     end.
 
+%% @doc The memory that the VM has now, in kilobytes.
+-spec resident() -> non_neg_integer().
+resident() ->
+    status("VmRSS").
+
 %% @doc What was used until now. The peak of the memory is counted from here on, where the system can.
 -spec usage() -> usage().
 usage() ->
@@ -83,9 +100,12 @@ usage() ->
 -spec used_since(usage()) -> usage().
 used_since(Before) ->
     After = counters(),
-    Peak = binary_to_integer(find("/proc/self/status", "VmHWM:\\s*([0-9]+)", <<"0">>)),
+    Peak = status("VmHWM"),
     Difference = maps:map(fun(Key, Value) -> Value - maps:get(Key, Before) end, After),
     Difference#{peak_rss := Peak}.
+
+status(Key) ->
+    binary_to_integer(find("/proc/self/status", Key ++ ":\\s*([0-9]+)", <<"0">>)).
 
 counters() ->
     {User, System, Voluntary, Involuntary, Minor, Major} = tokamak_bench_nif:resource_usage(),

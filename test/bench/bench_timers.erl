@@ -124,7 +124,11 @@ standing(Size, Options) ->
     Subjects = [{Kind, fun() -> start_and_cancel(Kind, Size, Rounds) end} || Kind <- [raw, otp]],
     Measured = bench_measure:compare(Subjects, Options),
     Name = io_lib:format("start and cancel one, ~b stand", [Size]),
-    [row(Name, wall_cost, Measured, raw, #{})].
+    Plot = plot("One timer among others", "timers that stand", Size),
+    [row(Name, wall_cost, Measured, raw, #{plot => Plot})].
+
+plot(Title, XName, Size) ->
+    #{title => Title, line => "raw loop", x_name => XName, x => Size}.
 
 start_and_cancel(Kind, Size, Rounds) ->
     with_timers(Kind, fun(Timers) ->
@@ -143,7 +147,8 @@ together(Size, Options) ->
     Subjects = [{Kind, fun() -> fire_together(Kind, Size, Rounds) end} || Kind <- [raw, otp]],
     Measured = bench_measure:compare(Subjects, Options),
     Name = io_lib:format("start and fire, ~b of 1 ms at once", [Size]),
-    [row(Name, cpu_cost, Measured, raw, #{})].
+    Plot = plot("Timers of 1 ms that fire together", "timers at once", Size),
+    [row(Name, cpu_cost, Measured, raw, #{plot => Plot})].
 
 fire_together(Kind, Size, Rounds) ->
     with_timers(Kind, fun(Timers) ->
@@ -158,10 +163,11 @@ fire_together(Kind, Size, Rounds) ->
         end)
     end).
 
-row(Name, Kind, Measured, Subject, Marks) ->
-    bench_report:row(Marks#{
+row(Name, Kind, Measured, Subject, More) ->
+    bench_report:row(More#{
         name => Name,
         kind => Kind,
+        unit => "timer",
         subject => maps:get(Subject, Measured),
         baseline_name => "erlang:start_timer",
         baseline => maps:get(otp, Measured)
