@@ -12,7 +12,7 @@ help:
 	@echo 'make build   compiles everything, as rebar3 compile does'
 	@echo 'make test    runs all tests: Rust, loom models, Erlang, the example projects'
 	@echo 'make check   formatting, lints, warnings as errors, xref, dialyzer, documentation'
-	@echo 'make bench   runs the benchmarks; BENCH="NAME ..." runs some of them'
+	@echo 'make bench   runs the benchmarks and writes bench-report/index.html; BENCH="NAME ..." runs some of them'
 	@echo 'make soak    runs what takes longer than the tests: 10 GiB through one stream'
 	@echo 'make demo    runs the demonstration: indexes a directory tree; DEMO=PATH another one, DEMO=loop event loops'
 	@echo 'make doc     writes the documentation to _build/doc and target/doc'
@@ -66,6 +66,6 @@ doc: setup
 	rebar3 edoc
 
 clean:
-	rm -rf _build examples/mix_app/_build
+	rm -rf _build bench-report examples/mix_app/_build
 	rm -f priv/*.so
 	cargo clean

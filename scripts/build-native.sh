@@ -5,6 +5,7 @@
 #
 #   scripts/build-native.sh          what is shipped             -> priv/
 #   scripts/build-native.sh bench    what only tests use  -> _build/native/
+#   scripts/build-native.sh report   what draws the benches' report -> _build/native/
 #
 # cargo decides where it builds: target/ in this directory unless CARGO_TARGET_DIR or a cargo
 # configuration says otherwise. So a dependency keeps everything inside its own directory, and all
@@ -86,7 +87,10 @@ case ${1:-shipped} in
         build_and_install tokamak_test_nif _build/native/tokamak_test_nif.so
         build_c table_user
         ;;
+    report)
+        build_and_install tokamak_bench_report _build/native/tokamak_bench_report
+        ;;
     *)
-        fail "usage: $0 [shipped | bench]"
+        fail "usage: $0 [shipped | bench | report]"
         ;;
 esac

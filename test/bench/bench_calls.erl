@@ -96,7 +96,7 @@ pipelined(Options) ->
     ].
 
 at_once(Line, Calls) ->
-    #{plot => #{title => "Calls at once", line => Line, x_name => "calls at once", x => Calls}}.
+    #{plot => #{title => "Calls at once (by hand always 1,000)", line => Line, x_name => "calls at once", x => Calls}}.
 
 %% Many callers, one call each at a time: how long a call takes.
 callers(Callers, Options) ->

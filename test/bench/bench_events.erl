@@ -57,7 +57,7 @@ row(Producers, Measured, {Subject, Name, Baseline, BaselineName, Marks}) ->
 memory(Options) ->
     Events = bench_measure:scaled(?LONG, Options),
     [
-        bench_memory:over_time(io_lib:format("~b events from one producer", [Events]), [
+        bench_memory:over_time(io_lib:format("~.1f million events from one producer", [Events / 1.0e6]), [
             {"raw loop, drain", fun() -> raw(1, Events) end},
             {"supervised loop, poll", fun() -> poll(1, Events) end},
             {"process to process", fun() -> process(1, Events) end},
