@@ -14,7 +14,16 @@ struct Shared(Vec<u8>);
 #[rustler::resource_impl]
 impl Resource for Shared {}
 
-/// Bytes that become a binary without a copy, whatever their size.
+/// Bytes that become a binary without a copy, whatever their size. As an argument they are a copy.
+///
+/// ```no_run
+/// use tokamak::{Bytes, Path};
+///
+/// #[tokamak::op(blocking)]
+/// fn read(path: Path) -> std::io::Result<Bytes> {
+///     Ok(std::fs::read(path.0)?.into())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Bytes(ResourceArc<Shared>);
 
@@ -57,6 +66,19 @@ impl<'a> Decoder<'a> for Bytes {
 
 /// Any term, as an argument or a result. Integers and atoms are kept as they are, everything else in an
 /// environment of its own, where large binaries are shared, not copied.
+///
+/// ```no_run
+/// use futures_util::FutureExt;
+/// use tokamak::Value;
+///
+/// #[tokamak::op(eager)]
+/// async fn second(_first: Value, second: Value) -> Value {
+///     second
+/// }
+///
+/// let value = second(Value::Integer(1), Value::Integer(2)).now_or_never();
+/// assert!(matches!(value, Some(Value::Integer(2))));
+/// ```
 pub enum Value {
     /// A small integer.
     Integer(i64),
@@ -88,7 +110,18 @@ impl Encoder for Value {
     }
 }
 
-/// A path: a binary or a list of characters, of any bytes.
+/// A path: a binary or a list of characters, of any bytes; not empty, and without NUL.
+///
+/// ```no_run
+/// use tokamak::Path;
+///
+/// #[tokamak::op(blocking)]
+/// fn exists(path: Path) -> bool {
+///     path.0.exists()
+/// }
+///
+/// assert!(exists(Path("/".into())));
+/// ```
 pub struct Path(pub std::path::PathBuf);
 
 impl<'a> Decoder<'a> for Path {

@@ -7,6 +7,34 @@ use std::sync::{Arc, OnceLock};
 use tokamak_core::task_state::State;
 
 /// The context of a call: an operation takes it as its first argument if it wants it.
+///
+/// ```no_run
+/// use tokamak::table::Data;
+/// use tokamak::{Ctx, Path};
+///
+/// /// The sizes of files. Nobody can abort a thread, so it looks whether it is still wanted.
+/// #[tokamak::op(blocking)]
+/// fn sizes(ctx: Ctx, paths: Vec<Path>) -> std::io::Result<Vec<u64>> {
+///     let mut sizes = Vec::new();
+///     for path in &paths {
+///         if ctx.is_cancelled() {
+///             break;
+///         }
+///         sizes.push(std::fs::metadata(&path.0)?.len());
+///         ctx.progress(sizes.len() as u64, paths.len() as u64);
+///     }
+///     Ok(sizes)
+/// }
+///
+/// /// Submitted to a loop, it tells that it has begun; what it hands over ends with the call.
+/// #[tokamak::op]
+/// async fn ticks(ctx: Ctx) -> u64 {
+///     ctx.event(Data::Bytes(b"begun"));
+///     let id = ctx.call_id();
+///     ctx.cancelled().await;
+///     id
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Ctx {
     /// Set when the call becomes a task; an eager operation may end before it is one.

@@ -2,6 +2,23 @@
 //! The SDK of tokamak: async Rust functions as operations that Erlang and Elixir call.
 //!
 //! `docs/writing-operations.md` takes an author from `cargo new` to a call from Erlang.
+//!
+//! An operation is a function with an attribute, and can still be called from Rust:
+//!
+//! ```no_run
+//! use futures_util::FutureExt;
+//!
+//! #[tokamak::op]
+//! async fn divide(a: i64, b: i64) -> Result<i64, String> {
+//!     a.checked_div(b).ok_or("division by zero".to_owned())
+//! }
+//!
+//! assert_eq!(divide(84, 2).now_or_never(), Some(Ok(42)));
+//! ```
+//!
+//! [`nif!`] makes a NIF library of the crate, an *engine*; [`op`] has the kinds of operations.
+//! What an author uses is listed under re-exports and macros, with [`reply::Reason`] for errors and
+//! [`table::Data`] for events. The rest is for the base library and for what the macros make, and may change.
 
 #[doc(hidden)]
 pub mod atoms;
@@ -38,11 +55,66 @@ pub use bytes::{Bytes, Path, Value};
 pub use context::Ctx;
 pub use reply::OperationError;
 pub use stream::{Inbox, Outbox};
-pub use tokamak_macros::{OperationError, op};
+pub use tokamak_macros::OperationError;
+
+/// One of each kind:
+///
+/// ```no_run
+/// use futures_core::Stream;
+/// use futures_util::{StreamExt, stream};
+/// use tokamak::{Inbox, Outbox};
+///
+/// #[tokamak::op(limit = 100)]
+/// async fn address(host: String) -> std::io::Result<Vec<String>> {
+///     let found = tokio::net::lookup_host((host, 0)).await?;
+///     Ok(found.map(|address| address.ip().to_string()).collect())
+/// }
+///
+/// #[tokamak::op(eager)]
+/// async fn length(text: String) -> usize {
+///     text.len()
+/// }
+///
+/// #[tokamak::op(blocking, limit = 4, name = "count_lines")]
+/// fn lines(path: tokamak::Path) -> std::io::Result<usize> {
+///     Ok(std::fs::read_to_string(path.0)?.lines().count())
+/// }
+///
+/// #[tokamak::op(stream)]
+/// fn countdown(from: u64) -> impl Stream<Item = u64> {
+///     stream::iter((1..=from).rev())
+/// }
+///
+/// #[tokamak::op(duplex)]
+/// async fn shout(mut input: Inbox<String>, output: Outbox<String>) {
+///     while let Some(text) = input.recv().await {
+///         if output.send(text.to_uppercase()).await.is_err() {
+///             break;
+///         }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// assert_eq!(length("four".to_owned()).await, 4);
+/// assert_eq!(countdown(3).collect::<Vec<_>>().await, [3, 2, 1]);
+/// # }
+/// ```
+pub use tokamak_macros::op;
 
 /// Makes a NIF library of a crate: the NIFs that every engine has, for the Erlang module of this name,
 /// which uses `tokamak_engine.hrl`. `load = function` names one more function to call at the load, which
 /// returns whether that may go on.
+///
+/// ```no_run
+/// #[tokamak::op]
+/// async fn greet(name: String) -> String {
+///     format!("Hello, {name}")
+/// }
+///
+/// tokamak::nif!("my_engine");
+/// # fn main() {}
+/// ```
 #[macro_export]
 macro_rules! nif {
     ($module:literal) => {

@@ -108,7 +108,25 @@ fn encode_op(env: Env, name: Atom) -> Term {
 }
 
 /// An error of an operation. `#[derive(tokamak::OperationError)]` makes it of an enum: the kind is the
-/// variant's name in snake case, the text what `Display` says.
+/// variant's name in snake case, the text what `Display` says. Strings and boxed errors are texts, the kind of
+/// `std::io::Error` is its POSIX name.
+///
+/// ```no_run
+/// use tokamak::OperationError;
+/// use tokamak::reply::Reason;
+///
+/// #[derive(Debug, thiserror::Error, OperationError)]
+/// enum CacheError {
+///     #[error("nothing is cached for {0}")]
+///     NotCached(String),
+/// }
+///
+/// let reason = CacheError::NotCached("this".to_owned()).reason();
+/// assert!(matches!(reason, Reason::Kind("not_cached", text) if text == "nothing is cached for this"));
+///
+/// let error = std::fs::read("/no/such/file").unwrap_err();
+/// assert!(matches!(error.reason(), Reason::Kind("enoent", _)));
+/// ```
 pub trait OperationError {
     /// The reason that the caller gets.
     fn reason(&self) -> Reason;

@@ -222,7 +222,23 @@ impl OutputPort {
     }
 }
 
-/// The output of a duplex operation.
+/// The output of a duplex operation: what `tokamak:next/1,2` takes.
+///
+/// ```no_run
+/// use tokamak::{Inbox, Outbox};
+///
+/// /// Gives the sum so far for each number that it takes.
+/// #[tokamak::op(duplex)]
+/// async fn sums(mut input: Inbox<i64>, output: Outbox<i64>, start: i64) {
+///     let mut sum = start;
+///     while let Some(number) = input.recv().await {
+///         sum += number;
+///         if output.send(sum).await.is_err() {
+///             break;
+///         }
+///     }
+/// }
+/// ```
 pub struct Outbox<T> {
     buffer: Arc<Buffer>,
     of: PhantomData<fn(T)>,
@@ -311,7 +327,7 @@ where
     }
 }
 
-/// The input of a duplex operation.
+/// The input of a duplex operation: what `tokamak:push/2,3` gives. [`Outbox`] has an example.
 pub struct Inbox<T> {
     receiver: mpsc::Receiver<T>,
     waiter: Arc<Mutex<Option<Waiter>>>,
