@@ -242,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn bytes_have_ticks_at_binary_numbers() {
+        let mebibyte = 1024.0 * 1024.0;
+        let axis = Axis::linear_bytes(130.0 * mebibyte);
+        assert!(near(
+            &axis.ticks,
+            &[0.0, 50.0 * mebibyte, 100.0 * mebibyte, 150.0 * mebibyte]
+        ));
+    }
+
+    #[test]
     fn what_lies_outside_stays_at_the_edge() {
         let axis = Axis::linear(0.0, 10.0);
         assert_eq!(axis.map(&-5.0, (100, 0)), 100);

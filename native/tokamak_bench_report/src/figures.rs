@@ -156,7 +156,7 @@ fn values_of(quantity: &Quantity, rows: &[&Row]) -> Result<Figure, Error> {
     );
     Dots {
         title: sentence(&quantity.name),
-        x: (Axis::fitting(ends), described(quantity, rows)),
+        x: (axis(quantity, ends), described(quantity, rows)),
         places: names.into_iter().map(str::to_owned).collect(),
         dots,
         marks: Vec::new(),
@@ -164,6 +164,15 @@ fn values_of(quantity: &Quantity, rows: &[&Row]) -> Result<Figure, Error> {
         legend,
     }
     .draw()
+}
+
+/// An axis for values of a quantity.
+fn axis(quantity: &Quantity, values: impl Iterator<Item = f64>) -> Axis {
+    if quantity.is_bytes() {
+        Axis::linear_bytes(values.fold(KILO, f64::max))
+    } else {
+        Axis::fitting(values)
+    }
 }
 
 /// The quantity, with what dots and whiskers are.
@@ -282,7 +291,7 @@ fn growth_figure(
             Quantity::count(x_name),
         ),
         x_tick: None,
-        y: (Axis::fitting(spreads(&lines)), quantity.clone()),
+        y: (axis(quantity, spreads(&lines)), quantity.clone()),
         lines,
         marked: true,
     }

@@ -34,6 +34,12 @@ impl Quantity {
         }
     }
 
+    /// Whether its round numbers are binary.
+    #[must_use]
+    pub fn is_bytes(&self) -> bool {
+        self.scale == BYTES
+    }
+
     /// Nanoseconds.
     #[must_use]
     pub fn time(name: impl Into<String>) -> Self {
