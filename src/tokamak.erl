@@ -20,7 +20,7 @@
 -export([gather/1, gather/2]).
 -export([stream/2, stream/3, open/2, open/3, next/1, next/2, push/2, push/3, fold/3, close/1]).
 -export([operations/0, stats/0]).
--export([is_call/1, is_stream/1, take/1]).
+-export([is_call/1]).
 
 -include("tokamak_error.hrl").
 
@@ -28,7 +28,8 @@
 
 -type op() :: atom() | {Engine :: module(), Name :: atom()}.
 -type result() :: {ok, term()} | {error, term()}.
--opaque stream() :: {tokamak_stream, module(), reference()} | tokamak_remote:stream().
+-type stream() :: tokamak_stream:stream().
+%% Opaque.
 
 -define(CALL_TIMEOUT, 5000).
 -define(CALL_OPTIONS, #{timeout => timeout, node => node}).
@@ -222,9 +223,7 @@ await(Ref) ->
 %% {error, timeout} = tokamak:await(Long, 10).
 %% '''
 -spec await(reference(), timeout()) -> result().
-await(Ref, Timeout) when
-    Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
-->
+await(Ref, Timeout) when ?IS_TIMEOUT(Timeout) ->
     case state(Ref) of
         {Engine, running} ->
             wait(Engine, Ref, Ref, Timeout);
@@ -300,8 +299,8 @@ is_call(Ref) ->
 -spec await_many([reference()], timeout()) -> [result()].
 await_many(Refs, Timeout) ->
     check_calls(Refs, Timeout),
-    Deadline = deadline(Timeout),
-    [await(Ref, time_left(Deadline)) || Ref <- Refs].
+    Deadline = tokamak_deadline:new(Timeout),
+    [await(Ref, tokamak_deadline:time_left(Deadline)) || Ref <- Refs].
 
 check_calls(Refs, Timeout) ->
     case tokamak_error:options(#{calls => Refs, timeout => Timeout},
@@ -325,7 +324,7 @@ await_any([_ | _] = Refs, Timeout) ->
     check_calls(Refs, Timeout),
     case [Ref || Ref <- Refs, is_closed(Ref)] of
         [Ref | _] -> {Ref, {error, closed}};
-        [] -> await_first(Refs, deadline(Timeout))
+        [] -> await_first(Refs, tokamak_deadline:new(Timeout))
     end;
 await_any(Refs, Timeout) ->
     ?BADARG([Refs, Timeout], [calls_in_flight, timeout]).
@@ -342,7 +341,7 @@ await_first(Refs, Deadline) ->
     Waiting = maps:from_keys(Refs, true),
     receive
         {tokamak, Ref, End} when is_map_key(Ref, Waiting) -> {Ref, End}
-    after time_left(Deadline) ->
+    after tokamak_deadline:time_left(Deadline) ->
         first_of_cancelled(Refs, [])
     end.
 
@@ -356,12 +355,6 @@ first_of_cancelled([Ref | Rest], Passed) ->
     end;
 first_of_cancelled([], _Passed) ->
     {error, timeout}.
-
-deadline(infinity) -> infinity;
-deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
-
-time_left(infinity) -> infinity;
-time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
 
 %% @doc Cancels a call: no message of it comes any more, and none is in the mailbox. One that ended is forgotten.
 %% Does not wait, except for an end that is being sent in this moment. A blocking operation ends for its caller and
@@ -479,7 +472,7 @@ stream(Op, Args, Options) ->
                 {error, _} = Error ->
                     Error;
                 Node ->
-                    tokamak_remote:stream(Node, Op, Args, maps:get(window, Options, 16))
+                    tokamak_stream:remote(Node, Op, Args, window(Options))
             end;
         _ ->
             ?BADARG([Op, Args, Options], [operation, arguments, {options, ?STREAM_OPTIONS}])
@@ -511,22 +504,14 @@ open(Op, Args, Options) ->
     end.
 
 open_native(Kind, Engine, Name, Args, Options) ->
-    Window = maps:get(window, Options, 16),
     Inbox = maps:get(inbox, Options, 64),
-    Open = fun() -> Engine:op_open(Kind, Name, Args, Window, Inbox) end,
-    case tokamak_call:in_engine(Engine, Name, Open) of
-        {ok, Handle} -> {tokamak_stream, Engine, Handle};
+    case tokamak_stream:open(Kind, {Engine, Name}, Args, window(Options), Inbox) of
+        {ok, Stream} -> Stream;
         {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
         {error, _} = Error -> Error
     end.
 
-%% @private
--spec is_stream(term()) -> boolean().
-is_stream({tokamak_stream, Engine, Handle}) when is_atom(Engine) ->
-    lists:member(Engine, tokamak_engines:known()) andalso
-        Engine:op_stop_waiting(Handle, next) =/= badarg;
-is_stream(Stream) ->
-    tokamak_remote:is_stream(Stream).
+window(Options) -> maps:get(window, Options, 16).
 
 %% @equiv next(Stream, 5000)
 -spec next(stream() | {error, Reason}) -> {ok, term()} | done | {error, timeout | closed | Reason | term()}.
@@ -544,61 +529,13 @@ next(Stream) ->
 %% '''
 -spec next(stream() | {error, Reason}, timeout()) ->
     {ok, term()} | done | {error, timeout | closed | Reason | term()}.
-next({tokamak_stream, Engine, Handle} = Stream, Timeout) when
-    is_atom(Engine),
-    (Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0 andalso Timeout =< 16#FFFFFFFF))
-->
-    Ref = make_ref(),
-    case Engine:op_next(Handle, Ref) of
-        waiting -> wait_next(Engine, Handle, Ref, deadline(Timeout));
-        not_owner -> ?NOT_OWNER([Stream, Timeout]);
-        badarg -> ?BADARG([Stream, Timeout], [stream, timeout]);
-        Result -> Result
-    end;
 next({error, _} = Error, _Timeout) ->
     Error;
 next(Stream, Timeout) ->
-    case is_remote(Stream, Timeout) of
-        true ->
-            case tokamak_remote:next(Stream, Timeout) of
-                not_owner -> ?NOT_OWNER([Stream, Timeout]);
-                Result -> Result
-            end;
-        false ->
-            ?BADARG([Stream, Timeout], [stream, timeout])
-    end.
-
-is_remote(Stream, Timeout) ->
-    tokamak_remote:is_stream(Stream) andalso
-        tokamak_error:options(#{timeout => Timeout}, #{timeout => timeout}) =:= ok.
-
-%% @private The next item if it is there: `waiting' otherwise.
--spec take(stream()) -> {ok, term()} | waiting | done | {error, term()}.
-take({tokamak_stream, Engine, Handle}) ->
-    Engine:op_next(Handle, undefined).
-
-wait_next(Engine, Handle, Ref, Deadline) ->
-    receive
-        {tokamak, Ref, ready} ->
-            case Engine:op_next(Handle, Ref) of
-                waiting -> wait_next(Engine, Handle, Ref, Deadline);
-                Result -> Result
-            end
-    after time_left(Deadline) ->
-        case Engine:op_stop_waiting(Handle, next) of
-            true -> {error, timeout};
-            false -> last_look(Engine, Handle, Ref)
-        end
-    end.
-
-%% The wake was sent before the wait ended, so it comes.
-last_look(Engine, Handle, Ref) ->
-    receive
-        {tokamak, Ref, ready} ->
-            case Engine:op_next(Handle, undefined) of
-                waiting -> {error, timeout};
-                Result -> Result
-            end
+    case tokamak_stream:next(Stream, Timeout) of
+        not_owner -> ?NOT_OWNER([Stream, Timeout]);
+        badarg -> ?BADARG([Stream, Timeout], [stream, timeout]);
+        Result -> Result
     end.
 
 %% @equiv push(Stream, Item, 5000)
@@ -617,51 +554,12 @@ push(Stream, Item) ->
 %% {error, closed} = tokamak:push(Stream, 1).
 %% '''
 -spec push(stream(), term(), timeout()) -> ok | {error, timeout | closed | term()}.
-push({tokamak_stream, Engine, Handle} = Stream, Item, Timeout) when
-    is_atom(Engine),
-    (Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0 andalso Timeout =< 16#FFFFFFFF))
-->
-    Ref = make_ref(),
-    case Engine:op_push(Handle, Item, Ref) of
-        ok -> ok;
-        woken -> take_wake(Ref);
-        full -> wait_push(Engine, Handle, Item, Ref, deadline(Timeout));
+push(Stream, Item, Timeout) ->
+    case tokamak_stream:push(Stream, Item, Timeout) of
         {badarg, _, Expected} -> ?EXPLAINED([Stream, Item, Timeout], #{2 => ["not an item of ", Expected]});
         not_owner -> ?NOT_OWNER([Stream, Item, Timeout]);
         badarg -> ?BADARG([Stream, Item, Timeout], [stream, term, timeout]);
-        {error, _} = Error -> Error
-    end;
-push(Stream, Item, Timeout) ->
-    ?BADARG([Stream, Item, Timeout], [stream, term, timeout]).
-
-wait_push(Engine, Handle, Item, Ref, Deadline) ->
-    receive
-        {tokamak, Ref, ready} ->
-            case Engine:op_push(Handle, Item, Ref) of
-                woken -> take_wake(Ref);
-                full -> wait_push(Engine, Handle, Item, Ref, Deadline);
-                Result -> Result
-            end
-    after time_left(Deadline) ->
-        case Engine:op_stop_waiting(Handle, push) of
-            true -> {error, timeout};
-            false -> last_push(Engine, Handle, Item, Ref)
-        end
-    end.
-
-%% The item is in, but the wake that it did not need any more is on its way.
-take_wake(Ref) ->
-    receive
-        {tokamak, Ref, ready} -> ok
-    end.
-
-last_push(Engine, Handle, Item, Ref) ->
-    receive
-        {tokamak, Ref, ready} ->
-            case Engine:op_push(Handle, Item, undefined) of
-                full -> {error, timeout};
-                Result -> Result
-            end
+        Result -> Result
     end.
 
 %% @doc Folds over the items of a stream until its end, waiting as long as it takes. The stream is closed
@@ -703,21 +601,11 @@ apply_or_close(Fun, Item, Acc, Stream) ->
 %% {error, closed} = tokamak:next(Stream).
 %% '''
 -spec close(stream()) -> ok.
-close({tokamak_stream, Engine, Handle} = Stream) when is_atom(Engine) ->
-    case Engine:op_close(Handle) of
+close(Stream) ->
+    case tokamak_stream:close(Stream) of
         ok -> ok;
         not_owner -> ?NOT_OWNER([Stream]);
         badarg -> ?BADARG([Stream], [stream])
-    end;
-close(Stream) ->
-    case tokamak_remote:is_stream(Stream) of
-        true ->
-            case tokamak_remote:close(Stream) of
-                not_owner -> ?NOT_OWNER([Stream]);
-                ok -> ok
-            end;
-        false ->
-            ?BADARG([Stream], [stream])
     end.
 
 %% @doc Lists the operations of the built-in engine and of the engines that were called since the start. The kind is

@@ -3,6 +3,8 @@
 %% @private
 -module(tokamak_error).
 
+-include("tokamak_error.hrl").
+
 -export([format_error/2, options/2]).
 -export_type([kind/0, option_kinds/0]).
 
@@ -164,13 +166,13 @@ is(loop, Value) ->
 is(fd, Value) ->
     is_reference(Value) andalso tokamak_nif:fd_reselect(Value, none) =/= badarg;
 is(callback_id, Value) ->
-    is_integer(Value) andalso Value >= 1 andalso Value =< ?MAX_ID;
+    ?IS_CALLBACK_ID(Value);
 is(event_type, Value) ->
     lists:member(Value, tokamak_loop:event_types());
 is(milliseconds, Value) ->
     is_integer(Value) andalso Value >= 0 andalso Value =< ?MAX_MILLISECONDS;
 is(timeout, Value) ->
-    Value =:= infinity orelse (is_integer(Value) andalso Value >= 0 andalso Value =< 16#FFFFFFFF);
+    ?IS_TIMEOUT(Value);
 is(count, Value) ->
     is_integer(Value) andalso Value >= 1 andalso Value =< ?MAX_ID;
 is(size, Value) ->
@@ -222,7 +224,7 @@ is(call, Value) ->
 is(calls_in_flight, Value) ->
     is_list_of(Value, fun(Ref) -> is(call, Ref) end);
 is(stream, Value) ->
-    tokamak:is_stream(Value);
+    tokamak_stream:is_stream(Value);
 is(mode, Value) ->
     Value =:= fail_fast orelse Value =:= settle;
 is(concurrency, Value) ->
@@ -251,9 +253,9 @@ is(units, Value) ->
 is(subscription, Value) ->
     is_reference(Value) andalso tokamak_nif:progress_unsubscribe(Value) =/= badarg;
 is(argv, Value) ->
-    tokamak_subprocess:native_arguments(Value) =/= error;
+    tokamak_subprocess_request:arguments(Value) =/= error;
 is(environment, Value) ->
-    tokamak_subprocess:native_environment(Value) =/= error;
+    tokamak_subprocess_request:environment(Value) =/= error;
 is(boolean, Value) ->
     is_boolean(Value);
 is(input, Value) ->

@@ -21,3 +21,12 @@
         {error_info, #{module => tokamak_error, cause => {explained, Explanations}}}
     ])
 ).
+
+%% Guards: a time-out in milliseconds, and the id of a callback.
+-define(IS_TIMEOUT(Value),
+    (Value =:= infinity orelse
+        (is_integer(Value) andalso Value >= 0 andalso Value =< 16#FFFFFFFF))
+).
+-define(IS_CALLBACK_ID(Value),
+    (is_integer(Value) andalso Value >= 1 andalso Value =< 16#7FFFFFFFFFFFFFFF)
+).

@@ -217,20 +217,11 @@ read_and_reselect(Fd, Max) ->
 %% @private
 -spec native_path(term()) -> {ok, binary()} | error.
 native_path(Path) ->
-    try filename:join([Path]) of
-        Name when is_binary(Name) -> without_nul(Name);
-        Name -> encoded(unicode:characters_to_binary(Name, unicode, file:native_name_encoding()))
+    try tokamak_os_text:encode(filename:join([Path])) of
+        {ok, <<>>} -> error;
+        Result -> Result
     catch
         error:_ -> error
-    end.
-
-encoded(Name) when is_binary(Name) -> without_nul(Name);
-encoded(_) -> error.
-
-without_nul(Name) ->
-    case binary:match(Name, <<0>>) of
-        nomatch when Name =/= <<>> -> {ok, Name};
-        _ -> error
     end.
 
 %% @private The flags of open(2) that file:open/2 would use.

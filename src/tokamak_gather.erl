@@ -64,7 +64,7 @@ mixed(Calls, {MaxConcurrency, Mode, Timeout}) ->
     case check(Numbered) of
         ok ->
             {Now, Later} = lists:split(min(MaxConcurrency, length(Numbered)), Numbered),
-            collect(start_all(Now, #{}), Later, #{}, Mode, deadline(Timeout));
+            collect(start_all(Now, #{}), Later, #{}, Mode, tokamak_deadline:new(Timeout));
         Wrong ->
             Wrong
     end.
@@ -77,9 +77,6 @@ check([{Index, {Engine, Name, Args}} | Rest]) ->
         {badarg, Argument, Expected} -> {badarg, Index, Argument, Expected};
         _ -> check(Rest)
     end.
-
-deadline(infinity) -> infinity;
-deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
 
 start_all(Calls, Running) ->
     lists:foldl(fun start/2, Running, Calls).
@@ -113,7 +110,7 @@ collect(Running, Later, Ended, Mode, Deadline) ->
                     {Next, Remaining} = lists:split(min(1, length(Later)), Later),
                     collect(start_all(Next, Rest), Remaining, Ended#{Index => End}, Mode, Deadline)
             end
-    after left(Deadline) ->
+    after tokamak_deadline:time_left(Deadline) ->
         cancel_all(Running),
         {error, timeout}
     end.
@@ -132,6 +129,3 @@ cancel_part(Ref, {_Index, _Engine, none}) ->
 cancel_part(Ref, {_Index, Engine, Key}) ->
     _ = cancel(Engine, Key, Ref),
     ok.
-
-left(infinity) -> infinity;
-left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).

@@ -183,16 +183,16 @@ info(Loop) ->
 %% [{1, timer, Timer}] = tokamak_loop:poll(Loop, 5000).
 %% '''
 -spec poll(loop(), timeout()) -> [event()] | {error, busy | closed}.
-poll(Loop, Timeout) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF ->
+poll(Loop, Timeout) when ?IS_TIMEOUT(Timeout) ->
     Reference =
         case Timeout of
             0 -> undefined;
             _ -> make_ref()
         end,
     case tokamak_nif:loop_poll(Loop, Reference) of
-        waiting -> wait(Loop, Reference, deadline(Timeout));
-        more -> poll_on(Loop, Reference, deadline(Timeout));
-        raw -> poll_raw(Loop, deadline(Timeout));
+        waiting -> wait(Loop, Reference, tokamak_deadline:new(Timeout));
+        more -> poll_on(Loop, Reference, tokamak_deadline:new(Timeout));
+        raw -> poll_raw(Loop, tokamak_deadline:new(Timeout));
         badarg -> ?BADARG([Loop, Timeout], [loop, timeout]);
         Result -> Result
     end;
@@ -205,7 +205,7 @@ wait(Loop, Reference, Deadline) ->
             poll_on(Loop, Reference, Deadline);
         {tokamak, Reference, closed} ->
             {error, closed}
-    after time_left(Deadline) ->
+    after tokamak_deadline:time_left(Deadline) ->
         stop_waiting(Loop, Reference)
     end.
 
@@ -223,7 +223,7 @@ stop_waiting(Loop, Reference) ->
         false ->
             %% The wake was sent before the wait ended, so it comes.
             receive
-                {tokamak, Reference, ready} -> poll_on(Loop, undefined, 0);
+                {tokamak, Reference, ready} -> poll_on(Loop, undefined, tokamak_deadline:new(0));
                 {tokamak, Reference, closed} -> {error, closed}
             end
     end.
@@ -237,17 +237,11 @@ poll_raw(Loop, Deadline) ->
         {empty, []} ->
             receive
                 {tokamak, Loop, ready} -> poll_raw(Loop, Deadline)
-            after time_left(Deadline) -> []
+            after tokamak_deadline:time_left(Deadline) -> []
             end;
         {_, Events} ->
             Events
     end.
-
-deadline(infinity) -> infinity;
-deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
-
-time_left(infinity) -> infinity;
-time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
 
 %% @doc {@link drain/2} of 1,024 events.
 -spec drain(loop()) -> {more | empty, [event()]} | {error, closed | not_supported}.
@@ -408,11 +402,7 @@ cancel_timer(Loop, TimerRef) ->
 %% '''
 -spec register(loop(), callback_id(), pid()) -> reference() | {error, closed | not_supported}.
 register(Loop, CallbackId, Pid) when
-    is_integer(CallbackId),
-    CallbackId >= 1,
-    CallbackId =< 16#7FFFFFFFFFFFFFFF,
-    is_pid(Pid),
-    node(Pid) =:= node()
+    ?IS_CALLBACK_ID(CallbackId), is_pid(Pid), node(Pid) =:= node()
 ->
     case tokamak_nif:loop_owner(Loop) of
         {supervised, Server} -> call(Server, {register, CallbackId, Pid});
@@ -434,9 +424,7 @@ register(Loop, CallbackId, Pid) ->
 %% [{3, user, hello}] = tokamak_loop:poll(Loop, 5000).
 %% '''
 -spec unregister(loop(), callback_id()) -> ok | {error, closed | not_supported}.
-unregister(Loop, CallbackId) when
-    is_integer(CallbackId), CallbackId >= 1, CallbackId =< 16#7FFFFFFFFFFFFFFF
-->
+unregister(Loop, CallbackId) when ?IS_CALLBACK_ID(CallbackId) ->
     case tokamak_nif:loop_owner(Loop) of
         {supervised, Server} -> unregister_at(Server, CallbackId);
         {raw, _Owner} -> {error, not_supported};
@@ -549,9 +537,7 @@ submit_many(Loop, Calls) ->
 %% '''
 -spec adopt(loop(), gen_tcp:socket() | gen_udp:socket() | port(), callback_id()) ->
     ok | {error, closed | not_supported | not_owner | inet:posix()}.
-adopt(Loop, Socket, CallbackId) when
-    is_integer(CallbackId), CallbackId >= 1, CallbackId =< 16#7FFFFFFFFFFFFFFF
-->
+adopt(Loop, Socket, CallbackId) when ?IS_CALLBACK_ID(CallbackId) ->
     case {tokamak_adoption:kind(Socket), tokamak_nif:loop_owner(Loop)} of
         {error, _} -> ?BADARG([Loop, Socket, CallbackId], [loop, socket, callback_id]);
         {_, badarg} -> ?BADARG([Loop, Socket, CallbackId], [loop, socket, callback_id]);

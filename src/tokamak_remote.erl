@@ -296,7 +296,7 @@ serve_more(Stream, Window, Alias, 0, Items) ->
     answer(Alias, {items, lists:reverse(Items)}),
     serve_items(Stream, Window);
 serve_more(Stream, Window, Alias, Left, Items) ->
-    case tokamak:take(Stream) of
+    case tokamak_stream:take(Stream) of
         {ok, Item} ->
             serve_more(Stream, Window, Alias, Left - 1, [Item | Items]);
         waiting ->

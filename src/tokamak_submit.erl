@@ -5,6 +5,8 @@
 
 -export([submit/2]).
 
+-include("tokamak_error.hrl").
+
 %% @doc Submits calls to a loop; `badarg': an argument is wrong that is not an operation's.
 -spec submit(term(), term()) -> ok | badarg | {error, term()}.
 submit(Loop, Calls) ->
@@ -22,9 +24,7 @@ submit_checked(Loop, Calls) when is_list(Calls) ->
 submit_checked(_Loop, _Calls) ->
     badarg.
 
-by_engine([{Id, Op, Args} | Rest], Groups) when
-    is_integer(Id), Id >= 1, Id =< 16#7FFFFFFFFFFFFFFF, is_list(Args)
-->
+by_engine([{Id, Op, Args} | Rest], Groups) when ?IS_CALLBACK_ID(Id), is_list(Args) ->
     case Op of
         {Engine, Name} when is_atom(Engine), is_atom(Name) ->
             by_engine(Rest, add(Engine, {Id, Name, Args}, Groups));

@@ -24,7 +24,7 @@
 -export([write/2, write/3, close_stdin/1]).
 -export([recv/1, recv/2, active/2]).
 -export([signal/2, stop/1, os_pid/1, info/1]).
--export([shut_down/0, is_subprocess/1, is_signal/1, native_arguments/1, native_environment/1]).
+-export([shut_down/0, is_subprocess/1, is_signal/1]).
 
 -include("tokamak_error.hrl").
 
@@ -63,8 +63,6 @@
 %% A number, or a name as Erlang writes it: `sigterm', `sighup', `sigint', `sigkill', `sigusr1', ...
 
 -define(TIMEOUT, 5000).
-%% How much one native call writes.
--define(WRITE_SIZE, 262144).
 %% How long the end of all children may take when the application stops, in milliseconds.
 -define(STOP_TIME, 60000).
 
@@ -101,7 +99,7 @@ run(Argv) ->
 run(Argv, Options) ->
     case check(Argv, Options, ?RUN_OPTIONS) of
         ok ->
-            Deadline = deadline(maps:get(timeout, Options, infinity)),
+            Deadline = tokamak_deadline:new(maps:get(timeout, Options, infinity)),
             Input = maps:get(stdin, Options, none),
             case start_checked(Argv, Options#{stdin => input_kind(Input)}) of
                 {ok, P} ->
@@ -130,7 +128,7 @@ feed(P, Input) ->
     ok.
 
 collect(P, Deadline, Stdout, Stderr) ->
-    case recv(P, time_left(Deadline)) of
+    case recv(P, tokamak_deadline:time_left(Deadline)) of
         {ok, {stdout, Data}} ->
             collect(P, Deadline, [Data | Stdout], Stderr);
         {ok, {stderr, Data}} ->
@@ -176,7 +174,7 @@ start(Argv, Options) ->
     end.
 
 check(Argv, Options, Kinds) ->
-    case native_arguments(Argv) =/= error andalso tokamak_error:options(Options, Kinds) of
+    case tokamak_subprocess_request:arguments(Argv) =/= error andalso tokamak_error:options(Options, Kinds) of
         ok ->
             case Options of
                 #{stdout := merge, stderr := merge} -> both_merged;
@@ -193,18 +191,11 @@ start_checked(Argv, Options) ->
     end.
 
 start_native(Argv, Options) ->
-    {ok, NativeArgv} = native_arguments(Argv),
-    Request = {
-        NativeArgv,
-        environment(Options),
-        native_directory(Options),
-        maps:get(stdin, Options, pipe),
-        native_output(maps:get(stdout, Options, stream)),
-        native_output(maps:get(stderr, Options, stream)),
-        maps:get(kill_timeout, Options, 2000)
-    },
+    Request = tokamak_subprocess_request:make(Argv, Options),
+    Program = tokamak_subprocess_request:program(),
+    Loop = maps:get(loop, Options, undefined),
     Ref = make_ref(),
-    case tokamak_nif:subprocess_start(program(), Request, maps:get(loop, Options, undefined), Ref) of
+    case tokamak_nif:subprocess_start(Program, Request, Loop, Ref) of
         P when is_reference(P) ->
             receive
                 {tokamak, Ref, started} -> {ok, P};
@@ -214,119 +205,6 @@ start_native(Argv, Options) ->
             Error;
         badarg ->
             ?BADARG([Argv, Options], [argv, {options, ?OPTIONS}])
-    end.
-
-%% Its path is made once.
-program() ->
-    case persistent_term:get({?MODULE, program}, undefined) of
-        undefined ->
-            Path = filename:join(code:priv_dir(tokamak), "tokamak_spawner"),
-            {ok, Program} = native_text(Path),
-            persistent_term:put({?MODULE, program}, Program),
-            Program;
-        Program ->
-            Program
-    end.
-
-%% The spawner knows the environment that the C process began with; os:putenv/2 does not change that one. So each
-%% start carries the whole environment. It seldom changes, and encoding it is kept.
-environment(Options) ->
-    Base =
-        case Options of
-            #{clear_env := true} -> [];
-            _ -> encoded_environment(os:env())
-        end,
-    {ok, Changes} = native_environment(maps:get(env, Options, [])),
-    Base ++ Changes.
-
-encoded_environment(Environment) ->
-    case persistent_term:get({?MODULE, environment}, undefined) of
-        {Environment, Encoded} ->
-            Encoded;
-        undefined ->
-            Encoded = encode_environment(Environment),
-            persistent_term:put({?MODULE, environment}, {Environment, Encoded}),
-            Encoded;
-        %% Replacing a persistent term is dear for all processes: one that changed is encoded each time.
-        _ ->
-            encode_environment(Environment)
-    end.
-
-encode_environment(Environment) ->
-    [
-        {Name, Value}
-     || {NameText, ValueText} <- Environment,
-        {ok, Name} <- [native_text(NameText)],
-        {ok, Value} <- [native_text(ValueText)],
-        Name =/= <<>>
-    ].
-
-native_directory(#{cd := Path}) ->
-    {ok, Native} = tokamak_fd:native_path(Path),
-    Native;
-native_directory(_) ->
-    undefined.
-
-native_output({file, Path}) ->
-    {ok, Native} = tokamak_fd:native_path(Path),
-    {file, Native};
-native_output(Output) ->
-    Output.
-
-%% @private A program and its arguments, as bytes.
--spec native_arguments(term()) -> {ok, [binary(), ...]} | error.
-native_arguments([_ | _] = Argv) ->
-    try [native_text(Argument) || Argument <- Argv] of
-        [{ok, <<>>} | _] -> error;
-        Texts ->
-            case lists:member(error, Texts) of
-                true -> error;
-                false -> {ok, [Text || {ok, Text} <- Texts]}
-            end
-    catch
-        error:_ -> error
-    end;
-native_arguments(_) ->
-    error.
-
-%% @private
--spec native_environment(term()) -> {ok, [{binary(), binary() | false}]} | error.
-native_environment(Changes) when is_list(Changes) ->
-    try
-        {ok, [native_variable(Change) || Change <- Changes]}
-    catch
-        error:_ -> error
-    end;
-native_environment(_) ->
-    error.
-
-native_variable({Name, Value}) ->
-    {ok, NativeName} = native_text(Name),
-    true = NativeName =/= <<>>,
-    nomatch = binary:match(NativeName, <<"=">>),
-    case Value of
-        false ->
-            {NativeName, false};
-        _ ->
-            {ok, NativeValue} = native_text(Value),
-            {NativeName, NativeValue}
-    end.
-
-%% Bytes as they are, characters as file names are encoded; no NUL.
-native_text(Text) when is_binary(Text) ->
-    without_nul(Text);
-native_text(Text) when is_list(Text) ->
-    case unicode:characters_to_binary(Text, unicode, file:native_name_encoding()) of
-        Encoded when is_binary(Encoded) -> without_nul(Encoded);
-        _ -> error
-    end;
-native_text(_) ->
-    error.
-
-without_nul(Text) ->
-    case binary:match(Text, <<0>>) of
-        nomatch -> {ok, Text};
-        _ -> error
     end.
 
 %% @equiv write(P, Data, 5000)
@@ -346,9 +224,7 @@ write(P, Data) ->
 %% ok = tokamak_subprocess:stop(P).
 %% '''
 -spec write(subprocess(), iodata(), timeout()) -> ok | {error, timeout | closed | file:posix()}.
-write(P, Data, Timeout) when
-    Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
-->
+write(P, Data, Timeout) when ?IS_TIMEOUT(Timeout) ->
     case native_data(Data) of
         {ok, Binaries} ->
             case is_subprocess(P) of
@@ -374,7 +250,7 @@ write_all(P, [], _Timeout) ->
         _ -> ok
     end;
 write_all(P, Binaries, Timeout) ->
-    write_rest(P, Binaries, make_ref(), deadline(Timeout)).
+    write_rest(P, Binaries, make_ref(), tokamak_deadline:new(Timeout)).
 
 write_rest(_P, [], _Ref, _Deadline) ->
     ok;
@@ -388,7 +264,7 @@ write_rest(P, Binaries, Ref, Deadline) ->
 wait_for_room(P, Binaries, Ref, Deadline) ->
     receive
         {tokamak, Ref, ready} -> write_rest(P, Binaries, Ref, Deadline)
-    after time_left(Deadline) ->
+    after tokamak_deadline:time_left(Deadline) ->
         case tokamak_nif:subprocess_stop_writing(P) of
             true ->
                 {error, timeout};
@@ -452,9 +328,7 @@ recv(P) ->
     {ok, {stdout | stderr, binary()}}
     | {exit, status()}
     | {error, timeout | closed | active | spawner_died | shutdown}.
-recv(P, Timeout) when
-    Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#FFFFFFFF
-->
+recv(P, Timeout) when ?IS_TIMEOUT(Timeout) ->
     Ref = make_ref(),
     case tokamak_nif:subprocess_recv(P, Ref) of
         waiting -> wait(P, Ref, Timeout);
@@ -604,9 +478,3 @@ is_signal(Signal) ->
     %% A wrong signal is found before a wrong handle.
     is_integer(Signal) andalso Signal >= 1 andalso Signal =< 64 orelse
         is_atom(Signal) andalso tokamak_nif:subprocess_is_signal(Signal).
-
-deadline(infinity) -> infinity;
-deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
-
-time_left(infinity) -> infinity;
-time_left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).

@@ -194,7 +194,8 @@ signals() ->
     ok = ?s:write(P, "\n"),
     ?assertEqual({ok, {stdout, <<"usr1\n">>}}, ?s:recv(P)),
     ok = ?s:signal(P, 2),
-    ok = ?s:write(P, "\n"),
+    %% Some shells end before they read this.
+    _ = ?s:write(P, "\n"),
     ?assertEqual({exit, 9}, ?s:recv(P)),
     ?assertEqual({error, closed}, ?s:signal(P, sigterm)).
 
