@@ -326,6 +326,8 @@ await_any([_ | _] = Refs, Timeout) ->
         [Ref | _] -> {Ref, {error, closed}};
         [] -> await_first(Refs, tokamak_deadline:new(Timeout))
     end;
+await_any([], Timeout) ->
+    ?EXPLAINED([[], Timeout], #{1 => "empty: there is no first end"});
 await_any(Refs, Timeout) ->
     ?BADARG([Refs, Timeout], [calls_in_flight, timeout]).
 

@@ -2,7 +2,8 @@
 %% @doc Streams and duplex operations, for {@link tokamak}: it words their misuse.
 %%
 %% Who waits is woken by one message with a reference of its own. A wait that times out may find that message on
-%% its way: then it takes it, so that none is left behind.
+%% its way: then it takes it, so that none is left behind. A stream that somebody made up may name any module: that
+%% it is no engine is found by its missing function.
 %% @private
 -module(tokamak_stream).
 
@@ -34,9 +35,11 @@ remote(Node, Op, Args, Window) ->
 -spec next(stream(), timeout()) -> {ok, term()} | done | {error, term()} | misuse().
 next({tokamak_stream, Engine, Handle}, Timeout) when is_atom(Engine), ?IS_TIMEOUT(Timeout) ->
     Ref = make_ref(),
-    case Engine:op_next(Handle, Ref) of
+    try Engine:op_next(Handle, Ref) of
         waiting -> wait_next(Engine, Handle, Ref, tokamak_deadline:new(Timeout));
         Result -> Result
+    catch
+        error:undef -> badarg
     end;
 next(Stream, Timeout) when ?IS_TIMEOUT(Timeout) ->
     case tokamak_remote:is_stream(Stream) of
@@ -80,10 +83,12 @@ take({tokamak_stream, Engine, Handle}) ->
     ok | {error, term()} | {badarg, term(), Expected :: unicode:chardata()} | misuse().
 push({tokamak_stream, Engine, Handle}, Item, Timeout) when is_atom(Engine), ?IS_TIMEOUT(Timeout) ->
     Ref = make_ref(),
-    case Engine:op_push(Handle, Item, Ref) of
+    try Engine:op_push(Handle, Item, Ref) of
         woken -> take_wake(Ref);
         full -> wait_push(Engine, Handle, Item, Ref, tokamak_deadline:new(Timeout));
         Result -> Result
+    catch
+        error:undef -> badarg
     end;
 push(_Stream, _Item, _Timeout) ->
     badarg.
@@ -121,7 +126,11 @@ last_push(Engine, Handle, Item, Ref) ->
 %% @doc Ends a stream.
 -spec close(stream()) -> ok | misuse().
 close({tokamak_stream, Engine, Handle}) when is_atom(Engine) ->
-    Engine:op_close(Handle);
+    try
+        Engine:op_close(Handle)
+    catch
+        error:undef -> badarg
+    end;
 close(Stream) ->
     case tokamak_remote:is_stream(Stream) of
         true -> tokamak_remote:close(Stream);

@@ -97,7 +97,7 @@ what_is_no_call_is_explained() ->
             fun(Timeout) -> tokamak:await_any([Ref], Timeout) end
         ]
     ],
-    ?assertError(badarg, tokamak:await_any([], 1)),
+    ?assertEqual(#{1 => "empty: there is no first end"}, explanation(fun() -> tokamak:await_any([], 1) end)),
     ?assertEqual({ok, 1}, tokamak:await(Ref)),
     ok = tokamak:close(Stream).
 
@@ -109,7 +109,7 @@ what_is_no_stream_is_explained() ->
             ?assertEqual(Stream, explanation(fun() -> tokamak:push(Wrong, 1) end)),
             ?assertEqual(Stream, explanation(fun() -> tokamak:close(Wrong) end))
         end
-     || Wrong <- [make_ref(), x, {tokamak_stream, tokamak_nif, make_ref()}]
+     || Wrong <- [make_ref(), x, {tokamak_stream, tokamak_nif, make_ref()}, {tokamak_stream, lists, make_ref()}]
     ],
     ?assertMatch(#{1 := "not a function" ++ _}, explanation(fun() -> tokamak:fold(x, 0, {error, x}) end)).
 
