@@ -21,6 +21,7 @@ handler_test_() ->
 registering() ->
     [
         {"events before it are the handler's", fun events_before/1},
+        {"events between a poll and it are the handler's, in order", fun events_after_a_poll/1},
         {"events after it are the handler's, in order", fun events_after/1},
         {"while events come, again and again, loses none of them", fun events_during/1},
         {"other ids are the poller's, also of one that waits", fun other_ids_are_polled/1},
@@ -66,6 +67,18 @@ events_before(Backend) ->
     Reference = tokamak_loop:register(Loop, 1, self()),
     ?assertEqual([{1, user, N} || N <- lists:seq(1, 10)], handled(Reference, 10)),
     ?assertEqual([{2, user, N} || N <- lists:seq(1, 10)], collect(Loop, 10)),
+    ok = nothing_comes(0).
+
+events_after_a_poll(Backend) ->
+    Loop = new_loop(Backend),
+    ok = tokamak_loop:post(Loop, 6, user, first),
+    ?assertEqual([{6, user, first}], tokamak_loop:poll(Loop, 5000)),
+    ok = tokamak_loop:post(Loop, 2, user, second),
+    {ok, _, _} = tokamak_fd:pipe(),
+    ok = tokamak_loop:post(Loop, 2, user, third),
+    Reference = tokamak_loop:register(Loop, 2, self()),
+    ok = tokamak_loop:post(Loop, 2, user, fourth),
+    ?assertEqual([{2, user, Data} || Data <- [second, third, fourth]], handled(Reference, 3)),
     ok = nothing_comes(0).
 
 events_after(Backend) ->
