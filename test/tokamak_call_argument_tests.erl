@@ -7,6 +7,8 @@
 argument_test_() ->
     call_fixture:tests([
         fun a_wrong_argument_is_named_with_the_type_that_was_expected/0,
+        fun an_improper_list_is_a_wrong_argument/0,
+        fun an_improper_list_that_is_pushed_is_a_wrong_item/0,
         fun too_few_and_too_many_arguments_are_explained/0,
         fun what_is_no_operation_and_no_list_is_explained/0,
         fun an_unknown_option_is_named_and_a_wrong_value_explained/0,
@@ -37,6 +39,22 @@ a_wrong_argument_is_named_with_the_type_that_was_expected() ->
     all_explain(#{2 => "its element 1 is not a String"}, ?CALLS(op(panics), [[a]])),
     all_explain(#{2 => "its element 2 is not a u64"}, [fun() -> tokamak:stream(count, [1, 1.0]) end]),
     all_explain(#{2 => "its element 1 is not a i64"}, [fun() -> tokamak:open(op(sums), [1 bsl 63]) end]).
+
+an_improper_list_is_a_wrong_argument() ->
+    Lists = #{2 => "its element 1 is not a Vec < Vec < u8 > >"},
+    [all_explain(Lists, ?CALLS(op(lengths), [Wrong])) || Wrong <- [[[1] | 2], [[1], [2 | 3]], [1]]],
+    ByName = #{2 => "its element 1 is not a HashMap < String, Vec < u8 > >"},
+    all_explain(ByName, ?CALLS(op(lengths_by_name), [#{<<"a">> => [1 | 2]}])),
+    all_explain(#{2 => "its element 1 is not a Path"}, ?CALLS(list_dir, ["/tm" ++ $p])),
+    ?assertEqual({ok, [2, 0]}, tokamak:call(op(lengths), [[[1, 2], []]])),
+    ?assertEqual({ok, #{<<"a">> => 1}}, tokamak:call(op(lengths_by_name), [#{<<"a">> => [1]}])).
+
+an_improper_list_that_is_pushed_is_a_wrong_item() ->
+    Stream = tokamak:open(op(lengths_of_pushed), []),
+    ?assertMatch(#{2 := "not a" ++ _}, explanation(fun() -> tokamak:push(Stream, [1, 2 | 3]) end)),
+    ok = tokamak:push(Stream, [1, 2]),
+    ?assertEqual({ok, 2}, tokamak:next(Stream)),
+    ok = tokamak:close(Stream).
 
 too_few_and_too_many_arguments_are_explained() ->
     Text = #{2 => "not a list of as many arguments as the operation takes"},

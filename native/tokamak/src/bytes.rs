@@ -2,6 +2,7 @@
 //! Values that cross between Erlang and an operation without being taken apart.
 
 use crate::environment::SavedTerm;
+use crate::list::List;
 use rustler::{
     Atom, Binary, Decoder, Encoder, Env, NewBinary, NifResult, Resource, ResourceArc, Term,
 };
@@ -139,7 +140,7 @@ impl<'a> Decoder<'a> for Path {
 }
 
 fn characters(term: Term) -> NifResult<Vec<u8>> {
-    let characters: Vec<u32> = term.decode()?;
+    let List(characters): List<u32> = term.decode()?;
     let text: Option<String> = characters.into_iter().map(char::from_u32).collect();
     text.map(String::into_bytes).ok_or(rustler::Error::BadArg)
 }

@@ -6,6 +6,7 @@ use crate::batch::Part;
 use crate::context::LazyCtx;
 use crate::environment::{SavedTerm, Sender};
 use crate::gather::{self, Mode};
+use crate::list::List;
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
 use crate::owners;
 use crate::reply::{Reason, encode_error};
@@ -420,8 +421,8 @@ pub fn gather<'a>(
     mode: Atom,
     reference: Term<'a>,
 ) -> Term<'a> {
-    let (Ok(calls), Some(mode), true) = (
-        calls.decode::<Vec<(Atom, Term<'a>)>>(),
+    let (Ok(List(calls)), Some(mode), true) = (
+        calls.decode::<List<(Atom, Term<'a>)>>(),
         Mode::from_atom(mode),
         reference.is_ref(),
     ) else {

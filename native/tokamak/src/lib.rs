@@ -29,6 +29,8 @@ pub mod calls;
 pub mod context;
 pub mod environment;
 mod gather;
+#[doc(hidden)]
+pub mod list;
 pub mod operation;
 pub mod owners;
 mod pool;

@@ -3,6 +3,7 @@
 
 use crate::atoms;
 use crate::context::LazyCtx;
+use crate::list::{self, List};
 use crate::reply::Reply;
 use crate::stream::{InputPort, Outbox, OutputPort};
 use futures_core::Stream;
@@ -114,7 +115,20 @@ impl<'a> Call<'a, '_> {
             expected,
         };
         let term = self.args.get(index).ok_or_else(wrong)?;
-        term.decode().map_err(|_| wrong())
+        list::decode_within(*term).map_err(|_| wrong())
+    }
+
+    /// Decodes the argument at `index` (from 0), which is a list.
+    ///
+    /// # Errors
+    /// [`BadArgument`], when it is missing, no proper list, or one of its items is of another type.
+    pub fn list<T: Decoder<'a>>(
+        &self,
+        index: usize,
+        expected: &'static str,
+    ) -> Result<Vec<T>, BadArgument> {
+        let List(items) = self.arg(index, expected)?;
+        Ok(items)
     }
 
     /// The outbox of a duplex operation.

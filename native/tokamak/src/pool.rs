@@ -15,6 +15,7 @@ pub(crate) use operation::OperationHandler;
 
 use crate::atoms;
 use crate::environment::{SavedTerm, Sender, TermKey, TermList};
+use crate::list::List;
 use crate::owners::{self, Possession};
 use crate::pool_calls::PoolResource;
 use crate::progress;
@@ -317,15 +318,7 @@ fn encode_entry<'a>(env: Env<'a>, (item, result): &ItemResult<Job>) -> Term<'a> 
 /// Takes apart what a handler gave back: `{Result, [Child]}`. `routed`: the children go to the owner
 /// with the result, who says where they are run.
 pub(crate) fn take_apart(term: Term, routed: bool) -> Discovery {
-    let parts = term
-        .decode()
-        .ok()
-        .and_then(|(result, children): (Term, Term)| {
-            // An improper list has no length.
-            children.list_length().ok()?;
-            Some((result, children.into_list_iterator().ok()?))
-        });
-    let Some((result, children)) = parts else {
+    let Ok((result, List(children))) = term.decode::<(Term, List<Term>)>() else {
         let text = "an operation of a pool returns {Result, [Child]}".to_owned();
         return Err(Reason::Kind("bad_return", text));
     };
@@ -333,7 +326,7 @@ pub(crate) fn take_apart(term: Term, routed: bool) -> Discovery {
         return Ok((Value::Term(SavedTerm::save(term)), Vec::new()));
     }
     let value = result.decode().map_err(|_| Reason::Cancelled)?;
-    Ok((value, children.map(Item::save).collect()))
+    Ok((value, children.into_iter().map(Item::save).collect()))
 }
 
 /// What an operation's reply says of an item.

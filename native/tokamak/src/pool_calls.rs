@@ -4,6 +4,7 @@
 use crate::atoms;
 use crate::calls::{NotMade, callable, running};
 use crate::environment::{SavedTerm, Sender, TermKey};
+use crate::list::List;
 use crate::operation::BadArgument;
 use crate::pool::{
     Feed, Handler, Item, Next, OperationHandler, Reference, Run, Totals, take_apart,
@@ -40,6 +41,7 @@ type Handle = ResourceArc<PoolResource>;
 
 /// The options of a run, as `tokamak_pool` checked them.
 #[derive(rustler::NifMap)]
+#[rustler(decode)]
 struct StartOptions<'a> {
     workers: usize,
     window: usize,
@@ -49,9 +51,9 @@ struct StartOptions<'a> {
     /// Milliseconds, or -1.
     timeout: i64,
     /// `[]` or `[Key]`.
-    progress: Vec<Term<'a>>,
+    progress: List<Term<'a>>,
     /// `[]` or `[Fun]`, for whoever adds items.
-    key: Vec<Term<'a>>,
+    key: List<Term<'a>>,
     routed: bool,
 }
 
@@ -116,7 +118,7 @@ fn started<'a>(
     let handle = ResourceArc::new(PoolResource {
         owner: env.pid(),
         run,
-        key: options.key.first().map(|key| SavedTerm::save(*key)),
+        key: options.key.0.first().map(|key| SavedTerm::save(*key)),
         routed: options.routed,
     });
     if let Some(run) = &handle.run {
@@ -167,7 +169,7 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
             )
         }
     };
-    let progress = options.progress.first().map(|key| TermKey::save(*key));
+    let progress = options.progress.0.first().map(|key| TermKey::save(*key));
     let core = options.core(workers);
     let mut run = Run::new(
         task,
@@ -193,14 +195,12 @@ fn decode(handle: Term) -> Option<Handle> {
 impl PoolResource {
     /// Items of a proper list.
     fn items(&self, list: Term) -> Option<Vec<Item>> {
-        let mut items = Vec::with_capacity(list.list_length().ok()?);
-        for term in list.into_list_iterator().ok()? {
-            items.push(match self.key.is_some() {
-                true => Item::save_keyed(term)?,
-                false => Item::save(term),
-            });
-        }
-        Some(items)
+        let List(terms): List<Term> = list.decode().ok()?;
+        let save = |term| match self.key.is_some() {
+            true => Item::save_keyed(term),
+            false => Some(Item::save(term)),
+        };
+        terms.into_iter().map(save).collect()
     }
 }
 

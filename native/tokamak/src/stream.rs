@@ -7,6 +7,7 @@
 
 use crate::atoms;
 use crate::environment::{SavedTerm, send_anywhere};
+use crate::list;
 use crate::operation::BadArgument;
 use crate::reply::{Encode, Reason, Reply};
 use parking_lot::Mutex;
@@ -298,7 +299,7 @@ where
             index: 1,
             expected: self.expected,
         };
-        let item: T = item.decode().map_err(wrong)?;
+        let item: T = list::decode_within(item).map_err(wrong)?;
         let item = match self.sender.try_send(item) {
             Ok(()) => return Ok(Pushed::Done),
             Err(mpsc::error::TrySendError::Closed(_)) => return Ok(Pushed::Closed),

@@ -5,6 +5,7 @@ use crate::atoms;
 use crate::batch::{Batch, Part};
 use crate::calls::{NotMade, batch_entry, callable, running, start};
 use crate::context::LazyCtx;
+use crate::list::List;
 use crate::reply::Reply;
 use crate::runtime::{Admission, Refusal, Runtime};
 use crate::submit::{self, LoopPort, LoopSink, NoPlace, Place};
@@ -15,9 +16,9 @@ use tokio::sync::Semaphore;
 
 /// Starts calls whose results are events of a loop: all of them, or none.
 pub fn submit<'a>(env: Env<'a>, event_loop: Term<'a>, calls: Term<'a>) -> Term<'a> {
-    let (Some(port), Ok(calls)) = (
+    let (Some(port), Ok(List(calls))) = (
         submit::find_loop(event_loop),
-        calls.decode::<Vec<(u64, Atom, Term<'a>)>>(),
+        calls.decode::<List<(u64, Atom, Term<'a>)>>(),
     ) else {
         return atoms::badarg().encode(env);
     };

@@ -127,7 +127,11 @@ impl Parameters {
     fn prepare(&self) -> TokenStream {
         let decode = self.decoded.iter().enumerate().map(|(index, (name, ty))| {
             let expected = quote!(#ty).to_string();
-            quote! { let #name: #ty = call.arg(#index, #expected)?; }
+            let decode = match last_segment(ty).as_deref() {
+                Some("Vec") => quote! { list },
+                _ => quote! { arg },
+            };
+            quote! { let #name: #ty = call.#decode(#index, #expected)?; }
         });
         let ctx = self
             .ctx

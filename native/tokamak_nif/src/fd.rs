@@ -17,6 +17,7 @@ use std::io::IoSlice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokamak::environment::Sender;
+use tokamak::list;
 use tokamak::owners::{self, Possession, PossessionKey};
 
 entry::nifs! { fd_read: 2, fd_read_and_reselect: 2, fd_reselect: 2, fd_write: 2 }
@@ -183,7 +184,7 @@ fn fd_open<'a>(env: Env<'a>, path: Binary<'a>, flags: Term<'a>) -> Term<'a> {
     let Ok(path) = CString::new(path.as_slice()) else {
         return atoms::badarg().encode(env);
     };
-    let Some(flags) = items::<Atom>(flags, MAX_FLAGS).and_then(|flags| open_flags(&flags)) else {
+    let Some(flags) = list::first::<Atom>(flags, MAX_FLAGS).and_then(|flags| open_flags(&flags)) else {
         return atoms::badarg().encode(env);
     };
     let permissions = rustix::fs::Mode::from_raw_mode(0o666);
@@ -196,18 +197,6 @@ fn fd_open<'a>(env: Env<'a>, path: Binary<'a>, flags: Term<'a>) -> Term<'a> {
 
 /// More than there are.
 const MAX_FLAGS: usize = 16;
-
-/// The first items of a list. Cell by cell: an iterator panics at the end of an improper list.
-fn items<'a, T: rustler::Decoder<'a>>(list: Term<'a>, max: usize) -> Option<Vec<T>> {
-    let (mut rest, mut items) = (list, Vec::new());
-    while items.len() < max
-        && let Ok((head, tail)) = rest.list_get_cell()
-    {
-        items.push(head.decode().ok()?);
-        rest = tail;
-    }
-    (items.len() == max || rest.is_empty_list()).then_some(items)
-}
 
 rustler::atoms! { read, write, append, create, truncate, exclusive }
 
@@ -482,7 +471,7 @@ pub fn binaries(data: Term) -> Option<Vec<Binary>> {
     if let Ok(binary) = Binary::from_term(data) {
         return Some(vec![binary]);
     }
-    items(data, MAX_BUFFERS)
+    list::first(data, MAX_BUFFERS)
 }
 
 /// What writev(2) takes at once.

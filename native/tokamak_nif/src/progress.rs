@@ -16,6 +16,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokamak::environment::{SavedTerm, Sender, TermKey, TermView};
+use tokamak::list::List;
 use tokamak::owners::{self, Possession, PossessionKey};
 use tokamak_core::limiter::{DEFAULT_IDLE_TIMEOUT, RateLimiter, Status, Update};
 use tokamak_core::timers::{Fired, TimerSet, TimerSink, TimerThread};
@@ -364,7 +365,7 @@ fn progress_report<'a>(env: Env<'a>, key: Term<'a>, done: Term<'a>, total: Term<
 
 /// Subscribes to a key (`[Key]`) or to all (`[]`), once every so many milliseconds (0: as configured).
 #[rustler::nif]
-fn progress_subscribe<'a>(env: Env<'a>, key: Vec<Term<'a>>, interval: u64) -> Term<'a> {
+fn progress_subscribe<'a>(env: Env<'a>, List(key): List<Term<'a>>, interval: u64) -> Term<'a> {
     let Some(services) = services() else {
         return (atoms::error(), atoms::shutdown()).encode(env);
     };

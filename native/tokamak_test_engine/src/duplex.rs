@@ -17,6 +17,16 @@ async fn sums(mut input: Inbox<i64>, output: Outbox<i64>, start: i64) {
     }
 }
 
+/// Gives the length of each list that was pushed.
+#[tokamak::op(duplex)]
+async fn lengths_of_pushed(mut input: Inbox<Vec<u8>>, output: Outbox<usize>) {
+    while let Some(list) = input.recv().await {
+        if output.send(list.len()).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Never takes anything; counted while it lives.
 #[tokamak::op(duplex)]
 async fn takes_nothing(key: u64, _input: Inbox<i64>, _output: Outbox<i64>) {

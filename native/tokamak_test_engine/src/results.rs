@@ -80,6 +80,19 @@ async fn decoded(
     (integer, float, text, list, option, path, (value, bytes))
 }
 
+/// How long the lists in a list are.
+#[tokamak::op(eager)]
+async fn lengths(lists: Vec<Vec<u8>>) -> Vec<usize> {
+    lists.iter().map(Vec::len).collect()
+}
+
+/// How long the lists of a map are, by their names.
+#[tokamak::op]
+async fn lengths_by_name(lists: HashMap<String, Vec<u8>>) -> HashMap<String, usize> {
+    let length = |(name, list): (String, Vec<u8>)| (name, list.len());
+    lists.into_iter().map(length).collect()
+}
+
 /// Nothing at all.
 #[tokamak::op]
 async fn nothing() {}

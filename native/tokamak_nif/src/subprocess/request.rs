@@ -5,6 +5,7 @@ use crate::atoms;
 use rustler::types::tuple::get_tuple;
 use rustler::{Atom, Binary, Term};
 use std::os::unix::ffi::OsStrExt;
+use tokamak::list::List;
 use tokamak_spawner::protocol::{EnvironmentChange, Input, Output, StartRequest};
 
 /// `{Argv, Environment, Directory, Stdin, Stdout, Stderr, KillTimeout}`: the environment is the whole of it.
@@ -40,7 +41,7 @@ pub fn decode(term: Term, id: u64) -> Option<StartRequest> {
 }
 
 fn list<T>(term: Term, item: fn(Term) -> Option<T>) -> Option<Vec<T>> {
-    let items: Vec<Term> = term.decode().ok()?;
+    let List(items): List<Term> = term.decode().ok()?;
     items.into_iter().map(item).collect()
 }
 
