@@ -184,7 +184,8 @@ fn fd_open<'a>(env: Env<'a>, path: Binary<'a>, flags: Term<'a>) -> Term<'a> {
     let Ok(path) = CString::new(path.as_slice()) else {
         return atoms::badarg().encode(env);
     };
-    let Some(flags) = list::first::<Atom>(flags, MAX_FLAGS).and_then(|flags| open_flags(&flags)) else {
+    let Some(flags) = list::first::<Atom>(flags, MAX_FLAGS).and_then(|flags| open_flags(&flags))
+    else {
         return atoms::badarg().encode(env);
     };
     let permissions = rustix::fs::Mode::from_raw_mode(0o666);
