@@ -184,20 +184,33 @@ info(Loop) ->
 %% '''
 -spec poll(loop(), timeout()) -> [event()] | {error, busy | closed}.
 poll(Loop, Timeout) when ?IS_TIMEOUT(Timeout) ->
-    Reference =
+    Polled =
         case Timeout of
-            0 -> undefined;
-            _ -> make_ref()
+            0 -> poll_now(Loop);
+            _ -> poll_until(Loop, Timeout)
         end,
-    case tokamak_nif:loop_poll(Loop, Reference) of
-        waiting -> wait(Loop, Reference, tokamak_deadline:new(Timeout));
-        more -> poll_on(Loop, Reference, tokamak_deadline:new(Timeout));
+    case Polled of
         raw -> poll_raw(Loop, tokamak_deadline:new(Timeout));
         badarg -> ?BADARG([Loop, Timeout], [loop, timeout]);
         Result -> Result
     end;
 poll(Loop, Timeout) ->
     ?BADARG([Loop, Timeout], [loop, timeout]).
+
+poll_now(Loop) ->
+    case tokamak_nif:loop_poll(Loop, undefined) of
+        more -> poll_now(Loop);
+        Result -> Result
+    end.
+
+%% The reference is always made here, so that a wait does not look through the whole mailbox.
+poll_until(Loop, Timeout) ->
+    Reference = make_ref(),
+    case tokamak_nif:loop_poll(Loop, Reference) of
+        waiting -> wait(Loop, Reference, tokamak_deadline:new(Timeout));
+        more -> poll_on(Loop, Reference, tokamak_deadline:new(Timeout));
+        Result -> Result
+    end.
 
 wait(Loop, Reference, Deadline) ->
     receive
@@ -223,7 +236,7 @@ stop_waiting(Loop, Reference) ->
         false ->
             %% The wake was sent before the wait ended, so it comes.
             receive
-                {tokamak, Reference, ready} -> poll_on(Loop, undefined, tokamak_deadline:new(0));
+                {tokamak, Reference, ready} -> poll_now(Loop);
                 {tokamak, Reference, closed} -> {error, closed}
             end
     end.

@@ -25,7 +25,8 @@ polling() ->
         {"any process polls after the first has got its events", fun pollers_take_turns/1},
         {"processes that compete for polling get each event once, and none hangs", fun pollers_compete/1},
         {"the next poller takes over from a killed one", fun a_killed_poller_is_replaced/1},
-        {"polls that end while events come lose none and leave no message", fun ends_and_posts_race/1}
+        {"polls that end while events come lose none and leave no message", fun ends_and_posts_race/1},
+        {"messages in the mailbox do not slow a poll that waits", fun a_long_mailbox_is_not_scanned/1}
     ].
 
 posting() ->
@@ -89,6 +90,22 @@ a_post_wakes(Backend) ->
     Poller = start_poller(Loop, infinity),
     ok = tokamak_loop:post(Loop, 7, user, hello),
     ?assertEqual([{7, user, hello}], polled(Poller)).
+
+a_long_mailbox_is_not_scanned(Backend) ->
+    Loop = new_loop(Backend),
+    Poster = spawn_process(fun() -> Loop end),
+    Post = fun(_) -> tokamak_loop:post(Loop, 1, user, posted) end,
+    Polls = fun() ->
+        tokamak_test:repeat(2000, fun() ->
+            Poster ! {run, self(), ignored, Post},
+            [{1, user, posted}] = tokamak_loop:poll(Loop, infinity)
+        end)
+    end,
+    {Empty, ok} = timer:tc(Polls),
+    _ = [self() ! {unrelated, N} || N <- lists:seq(1, 100000)],
+    {Full, ok} = timer:tc(Polls),
+    %% A scan of the mailbox takes half a millisecond: a second in all.
+    ?assert(Full < 3 * Empty + 100000).
 
 a_second_poller_is_busy(Backend) ->
     Loop = new_loop(Backend),
