@@ -38,7 +38,7 @@ stale_events_raw(Backend) ->
 %% Leaves more events of ended watches in the queue than one call takes.
 make_stale(Loop) ->
     Pipes = [readable(Loop, N) || N <- lists:seq(1, ?STALE)],
-    wait_until(fun() ->
+    tokamak_test:wait_until(fun() ->
         case tokamak_loop:info(Loop) of
             #{backend := select, queued := Queued} -> Queued =:= ?STALE;
             #{backend := native} -> true
@@ -65,7 +65,7 @@ next_handler(Backend) ->
     Monitor = monitor(process, First),
     _ = tokamak_loop:register(Loop, 5, First),
     {Read, Write} = readable(Loop, 5),
-    wait_until(fun() -> process_info(First, message_queue_len) =:= {message_queue_len, 1} end),
+    tokamak_test:wait_until(fun() -> process_info(First, message_queue_len) =:= {message_queue_len, 1} end),
     exit(First, kill),
     receive {'DOWN', Monitor, process, First, killed} -> ok end,
     expect_event(tokamak_loop:register(Loop, 5, self())),
@@ -102,16 +102,3 @@ close(Loop, Read, Write) ->
     ok = tokamak_fd:close(Read),
     ok = tokamak_fd:close(Write),
     ok = tokamak_loop:destroy(Loop).
-
-wait_until(Condition) ->
-    wait_until(Condition, erlang:monotonic_time(millisecond) + 10000).
-
-wait_until(Condition, Deadline) ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline),
-            receive after 5 -> ok end,
-            wait_until(Condition, Deadline)
-    end.

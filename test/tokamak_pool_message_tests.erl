@@ -26,7 +26,7 @@ a_run_ends_when_it_is_closed_and_done() ->
     ok = tokamak_pool:ack(Ref, 1),
     ok = tokamak_pool:add(Ref, [999991]),
     ok = tokamak_pool:close(Ref),
-    {Results, End} = collect(Ref),
+    {Results, End} = tokamak_test:results(Ref),
     ?assertEqual([{999991, {ok, 1999982}}], Results),
     ?assertMatch({finished, #{succeeded := 2}}, End).
 
@@ -39,14 +39,14 @@ items_may_be_added_by_any_process_until_the_run_is_closed() ->
     [receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason) end || {Pid, Monitor} <- Adders],
     ok = tokamak_pool:close(Ref),
     ?assertEqual({error, closed}, tokamak_pool:add(Ref, [1])),
-    {Results, {finished, _}} = collect(Ref),
+    {Results, {finished, _}} = tokamak_test:results(Ref),
     ?assertEqual([{N, {ok, N}} || N <- lists:seq(1, 10000)], lists:sort(Results)).
 
 a_refused_run_says_so_by_a_message() ->
     Ref = tokamak_pool:start({op, none}, [1], #{}),
-    ?assertEqual({[], {error, {unknown_operation, none}}}, collect(Ref)),
+    ?assertEqual({[], {error, {unknown_operation, none}}}, tokamak_test:results(Ref)),
     Other = tokamak_pool:start({op, {none, none}}, [1], #{}),
-    ?assertEqual({[], {error, {unknown_operation, {none, none}}}}, collect(Other)),
+    ?assertEqual({[], {error, {unknown_operation, {none, none}}}}, tokamak_test:results(Other)),
     ok = tokamak_pool:cancel(Other).
 
 no_more_than_the_window_comes_without_an_ack() ->
@@ -86,7 +86,7 @@ only_the_owner_acknowledges_and_cancels() ->
 a_run_that_has_ended_takes_nothing_and_minds_nothing() ->
     Ref = tokamak_pool:start({op, echo}, [], #{}),
     ok = tokamak_pool:close(Ref),
-    ?assertMatch({[], {finished, _}}, collect(Ref)),
+    ?assertMatch({[], {finished, _}}, tokamak_test:results(Ref)),
     ?assertEqual({error, closed}, tokamak_pool:add(Ref, [1])),
     ok = tokamak_pool:ack(Ref, 1),
     ok = tokamak_pool:close(Ref),
@@ -121,19 +121,6 @@ last_progress(Ref, Key) ->
         {tokamak, Ref, {progress, Key, #{status := running, done := Done, total := Total}}} when Done < Total ->
             last_progress(Ref, Key)
     after 5000 -> error(not_done)
-    end.
-
-collect(Ref) ->
-    collect(Ref, []).
-
-collect(Ref, Results) ->
-    receive
-        {tokamak, Ref, {results, More}} ->
-            ok = tokamak_pool:ack(Ref, 1),
-            collect(Ref, More ++ Results);
-        {tokamak, Ref, End} ->
-            {Results, End}
-    after 5000 -> error({no_end, length(Results)})
     end.
 
 mailbox() ->

@@ -93,7 +93,7 @@ a_run_takes_items_until_it_is_closed(Nodes) ->
     [ok = tokamak_pool:add(Ref, [Seed]) || Seed <- Seeds],
     ok = tokamak_pool:close(Ref),
     ?assertEqual({error, closed}, tokamak_pool:add(Ref, Seeds)),
-    {Results, {finished, _}} = collect(Ref, []),
+    {Results, {finished, _}} = tokamak_test:results(Ref),
     ?assertEqual(pool_graphs:sequential(fun pool_graphs:random_graph/1, Seeds), pool_graphs:results(Results)),
     ?assertEqual({error, closed}, tokamak_pool:add(Ref, Seeds)),
     ok = tokamak_pool:ack(Ref, 1),
@@ -139,7 +139,7 @@ a_lost_node_ends_the_run(Nodes) ->
     Ref = tokamak_pool:start({op, op(endless)}, lists:seq(1, 100), #{nodes => [Node | names(Nodes)]}),
     receive {tokamak, Ref, {results, _}} -> ok end,
     peer:stop(Peer),
-    {_, End} = collect(Ref, []),
+    {_, End} = tokamak_test:results(Ref),
     ?assertEqual({error, {nodedown, Node}}, End),
     nothing_is_left(Nodes).
 
@@ -158,13 +158,3 @@ nothing_is_left(Nodes) ->
         end,
         names(Nodes)
     ).
-
-collect(Ref, Results) ->
-    receive
-        {tokamak, Ref, {results, More}} ->
-            ok = tokamak_pool:ack(Ref, 1),
-            collect(Ref, More ++ Results);
-        {tokamak, Ref, End} ->
-            {Results, End}
-    after 10000 -> error({no_end, length(Results)})
-    end.

@@ -57,7 +57,7 @@ killing_workers_at_random_loses_no_item() ->
     Ref = tokamak_pool:start(fun(N) -> {ok, N, [2 * N, 2 * N + 1]} end, [1], #{max_items => 30000, workers => 4}),
     ok = tokamak_pool:close(Ref),
     Killer = spawn_link(fun() -> kill_for_ever(workers()) end),
-    {Results, {finished, Stats}} = collect(Ref, []),
+    {Results, {finished, Stats}} = tokamak_test:results(Ref),
     true = unlink(Killer),
     exit(Killer, kill),
     #{dispatched := Dispatched} = Stats,
@@ -99,7 +99,7 @@ keys_are_what_the_function_says() ->
     Ref = tokamak_pool:start(Handler, [], #{key => fun(N) -> N div 1000 end}),
     ok = tokamak_pool:add(Ref, [1]),
     ok = tokamak_pool:close(Ref),
-    ?assertMatch({[{1, {ok, 1}}], _}, collect(Ref, [])).
+    ?assertMatch({[{1, {ok, 1}}], _}, tokamak_test:results(Ref)).
 
 a_key_function_that_fails_on_children_is_the_items_error() ->
     Handler = fun(N) -> {ok, N, lists:duplicate(600, N) ++ [a]} end,
@@ -134,7 +134,7 @@ a_run_whose_manager_dies_fails() ->
     Ref = tokamak_pool:start(fun(_) -> receive after infinity -> ok end end, [1], #{}),
     [Manager] = managers(),
     exit(Manager, kill),
-    ?assertMatch({[], {error, Text}} when is_binary(Text), collect(Ref, [])).
+    ?assertMatch({[], {error, Text}} when is_binary(Text), tokamak_test:results(Ref)).
 
 managers() ->
     [Pid || {_, Pid, _, _} <- supervisor:which_children(tokamak_pool_sup)].
@@ -143,13 +143,3 @@ managers() ->
 workers() ->
     Links = [Links || Manager <- managers(), {links, Links} <- [process_info(Manager, links)]],
     lists:append(Links) -- [whereis(tokamak_pool_sup)].
-
-collect(Ref, Results) ->
-    receive
-        {tokamak, Ref, {results, More}} ->
-            ok = tokamak_pool:ack(Ref, 1),
-            collect(Ref, More ++ Results);
-        {tokamak, Ref, End} ->
-            {Results, End}
-    after 10000 -> error({no_end, length(Results)})
-    end.

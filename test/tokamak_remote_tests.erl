@@ -33,7 +33,7 @@ start() ->
     _ = os:cmd("epmd -daemon"),
     %% A name of this VM's own, which may still be taken for a moment by the node that just ended.
     Name = list_to_atom("tokamak_remote_" ++ os:getpid()),
-    wait_until(fun() ->
+    tokamak_test:wait_until(fun() ->
         _ = net_kernel:start([Name, shortnames]),
         is_alive()
     end),
@@ -63,7 +63,7 @@ any_is_remote(Node) ->
     %% The engine is asked for by a name that only the other node announces.
     Group = {engine, tokamak_remote_tests_engine},
     ok = rpc:call(Node, pg, join, [tokamak, Group, rpc:call(Node, erlang, whereis, [tokamak_engines])]),
-    wait_until(fun() -> pg:get_members(tokamak, Group) =/= [] end),
+    tokamak_test:wait_until(fun() -> pg:get_members(tokamak, Group) =/= [] end),
     ?assertEqual(Node, tokamak_remote:node_for(any, tokamak_remote_tests_engine)),
     ?assertEqual(
         {error, {unknown_operation, {tokamak_remote_tests_engine, x}}},
@@ -90,7 +90,7 @@ async(Node) ->
         {tokamak, Ref, End} -> ?assertEqual({ok, ok}, End)
     after 5000 -> ?assert(false)
     end,
-    wait_until(fun() -> tokamak_remote:helper_of(Ref) =:= none end),
+    tokamak_test:wait_until(fun() -> tokamak_remote:helper_of(Ref) =:= none end),
     ?assertEqual({error, closed}, tokamak:await(Ref)),
     nothing_left().
 
@@ -118,7 +118,7 @@ dead_caller(Node) ->
         _ = tokamak:async(sleep, [60000], #{node => Node}),
         tokamak:call(sleep, [60000], #{node => Node, timeout => infinity})
     end),
-    wait_until(fun() -> in_flight(Node) =:= 2 end),
+    tokamak_test:wait_until(fun() -> in_flight(Node) =:= 2 end),
     exit(Caller, kill),
     receive {'DOWN', Monitor, process, Caller, _} -> ok end,
     idle(Node).
@@ -166,7 +166,7 @@ lost_node() ->
     Ref = tokamak:async(sleep, [60000], #{node => Node}),
     Stream = tokamak:stream(count, [10, 60000], #{node => Node}),
     {error, timeout} = tokamak:next(Stream, 0),
-    wait_until(fun() -> in_flight(Node) =:= 2 end),
+    tokamak_test:wait_until(fun() -> in_flight(Node) =:= 2 end),
     peer:stop(Peer),
     ?assertEqual({error, nodedown}, tokamak:await(Ref, 5000)),
     ?assertEqual({error, nodedown}, tokamak:next(Stream, 5000)),
@@ -178,20 +178,7 @@ in_flight(Node) ->
     maps:get(in_flight, rpc:call(Node, tokamak, stats, [])).
 
 idle(Node) ->
-    wait_until(fun() -> in_flight(Node) =:= 0 end).
+    tokamak_test:wait_until(fun() -> in_flight(Node) =:= 0 end).
 
 nothing_left() ->
     ?assertEqual({messages, []}, process_info(self(), messages)).
-
-wait_until(Condition) ->
-    wait_until(Condition, erlang:monotonic_time(millisecond) + 10000).
-
-wait_until(Condition, Deadline) ->
-    case Condition() of
-        true ->
-            ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline),
-            receive after 5 -> ok end,
-            wait_until(Condition, Deadline)
-    end.

@@ -21,7 +21,7 @@ with(Program, Title, Test) ->
     tokamak_test:with_program(Program, tokamak_test:cases([{Title, Test}])).
 
 git() ->
-    in_directory(fun(Dir) ->
+    tokamak_test:with_directory(fun(Dir) ->
         Git = fun(Arguments) ->
             Identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"],
             Options = #{cd => Dir, env => [{"GIT_CONFIG_GLOBAL", "/dev/null"}]},
@@ -38,7 +38,7 @@ git() ->
     end).
 
 tar() ->
-    in_directory(fun(Dir) ->
+    tokamak_test:with_directory(fun(Dir) ->
         Content = crypto:strong_rand_bytes(3000000),
         ok = file:write_file(filename:join(Dir, "data"), Content),
         {ok, #{status := 0, stdout := Archive}} = ?s:run(["tar", "-cf", "-", "data"], #{cd => Dir}),
@@ -99,13 +99,4 @@ line(P, Before) ->
     case binary:split(<<Before/binary, Bin/binary>>, <<"\n">>) of
         [Line, <<>>] -> Line;
         [Part] -> line(P, Part)
-    end.
-
-in_directory(Fun) ->
-    {ok, #{stdout := Out}} = ?s:run(["mktemp", "-d"]),
-    Dir = string:trim(binary_to_list(Out)),
-    try
-        Fun(Dir)
-    after
-        ?s:run(["rm", "-rf", Dir])
     end.

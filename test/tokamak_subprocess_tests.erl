@@ -59,7 +59,7 @@ arguments() ->
     ?assertEqual(iolist_to_binary([[A, "\n"] || A <- Odd]), Out).
 
 start_errors() ->
-    in_directory(fun(Dir) ->
+    tokamak_test:with_directory(fun(Dir) ->
         File = filename:join(Dir, "file"),
         ok = file:write_file(File, "no program"),
         ?assertEqual({error, enoent}, ?s:start(["no such program"])),
@@ -149,7 +149,7 @@ streams() ->
     ?assertMatch({ok, #{stdout := <<"out\nerr\n">>, stderr := <<>>}}, ?s:run(Script, #{stderr => merge})),
     ?assertMatch({ok, #{stdout := <<>>, stderr := <<"out\nerr\n">>}}, ?s:run(Script, #{stdout => merge})),
     ?assertMatch({ok, #{stdout := <<>>, stderr := <<"err\n">>}}, ?s:run(Script, #{stdout => null})),
-    in_directory(fun(Dir) ->
+    tokamak_test:with_directory(fun(Dir) ->
         Options = #{cd => Dir, stdout => {file, "out"}, stderr => {file, filename:join(Dir, "err")}},
         ?assertMatch({ok, #{stdout := <<>>, stderr := <<>>}}, ?s:run(Script, Options)),
         ?assertEqual({ok, <<"out\n">>}, file:read_file(filename:join(Dir, "out"))),
@@ -311,12 +311,3 @@ no_children() ->
 elsewhere(Fun) ->
     {Pid, Monitor} = spawn_monitor(Fun),
     receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason) end.
-
-in_directory(Fun) ->
-    {ok, #{stdout := Out}} = ?s:run(["mktemp", "-d"]),
-    Dir = string:trim(binary_to_list(Out)),
-    try
-        Fun(Dir)
-    after
-        ?s:run(["rm", "-r", Dir])
-    end.

@@ -85,18 +85,7 @@ live(Key) ->
 
 %% @doc Waits until something holds.
 until(Holds) ->
-    until(Holds, erlang:monotonic_time(millisecond) + ?PATIENCE).
-
-until(Holds, Deadline) ->
-    case Holds() of
-        true ->
-            ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline),
-            receive
-            after 1 -> until(Holds, Deadline)
-            end
-    end.
+    tokamak_test:wait_until(Holds, ?PATIENCE).
 
 %% @doc Milliseconds, and what came of it.
 elapsed(Function) ->

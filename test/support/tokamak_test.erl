@@ -7,7 +7,7 @@
 -export([wait_until/1, wait_until/2, wait_for/2]).
 -export([nothing_comes/1, mailbox/0]).
 -export([spawn_process/1, ask/2, kill/1, wait_for_end/1, in_process/1]).
--export([pipe/0, new_loop/1, raw_loop/1, collect/2, drain_all/1]).
+-export([pipe/0, new_loop/1, raw_loop/1, collect/2, drain_all/1, results/1]).
 -export([open_files/0, file_limit/0, threads/1, switches/1, cpu_ticks/1, own_cpu_ticks/0, rss/0]).
 -export([resources/0, given_back/1]).
 -export([clock/0, with_directory/1, repeat/2, start_peer/0]).
@@ -220,6 +220,20 @@ drain_all(Loop) ->
     case tokamak_loop:drain(Loop) of
         {more, Events} -> Events ++ drain_all(Loop);
         {empty, Events} -> Events
+    end.
+
+%% @doc The results of a pool's run, the last ones first, and its end.
+results(Ref) ->
+    results(Ref, []).
+
+results(Ref, Results) ->
+    receive
+        {tokamak, Ref, {results, More}} ->
+            ok = tokamak_pool:ack(Ref, 1),
+            results(Ref, More ++ Results);
+        {tokamak, Ref, End} ->
+            {Results, End}
+    after ?DEADLINE -> erlang:error({no_end, length(Results)})
     end.
 
 %% @doc The number of descriptors of this VM.

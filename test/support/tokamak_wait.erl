@@ -4,28 +4,12 @@
 
 -export([until/1, until/2, is_running/1, children/1, with_argument/1, open_files/0, resident_kib/0]).
 
--define(DEADLINE, 10000).
-
 %% Waits until the condition holds.
 until(Condition) ->
-    until(Condition, ?DEADLINE).
+    tokamak_test:wait_until(Condition).
 
 until(Condition, Timeout) ->
-    until_deadline(Condition, erlang:monotonic_time(millisecond) + Timeout).
-
-until_deadline(Condition, Deadline) ->
-    case Condition() of
-        true ->
-            ok;
-        _ ->
-            case erlang:monotonic_time(millisecond) > Deadline of
-                true -> error(condition_did_not_come);
-                false ->
-                    receive
-                    after 5 -> until_deadline(Condition, Deadline)
-                    end
-            end
-    end.
+    tokamak_test:wait_until(Condition, Timeout).
 
 %% Whether a process of the system runs; a zombie does not.
 is_running(OsPid) ->
