@@ -21,7 +21,7 @@
 
 #include "erl_nif.h"
 
-#define TOKAMAK_TABLE_VERSION 1
+#define TOKAMAK_TABLE_VERSION 2
 
 /* What functions return. */
 enum tokamak_status {
@@ -64,6 +64,13 @@ typedef struct {
     size_t length;
 } tokamak_payload;
 
+/* The result of a submitted call. */
+typedef struct {
+    uint64_t callback_id;
+    ERL_NIF_TERM term; /* of the environment that is pushed with it */
+    int32_t is_error;
+} tokamak_result;
+
 /* A reference to an event loop: it keeps the loop's memory, not the loop, alive. */
 typedef struct tokamak_loop tokamak_loop;
 
@@ -102,11 +109,12 @@ typedef struct {
     void *(*loop_untie)(tokamak_loop *loop, uint64_t tie);
 
     /*
-     * Pushes an async_result (is_error 0) or async_error into a reserved place. The process-independent
-     * environment and the term in it are taken over. From threads that are not the VM's only.
+     * Pushes async_results (is_error 0) and async_errors into reserved places. The process-independent
+     * environment is taken over, with the terms of the results that live in it. From threads that are not
+     * the VM's only.
      */
-    void (*loop_push_result)(tokamak_loop *loop, uint64_t callback_id, int32_t is_error,
-                             ErlNifEnv *env, ERL_NIF_TERM term);
+    void (*loop_push_results)(tokamak_loop *loop, ErlNifEnv *env, const tokamak_result *results,
+                              size_t count);
 
     /*
      * Reports that done of total units of a key are done, for tokamak_progress: at any rate, as subscribers

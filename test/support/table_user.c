@@ -56,9 +56,11 @@ static void *ask(void *argument)
     case UNTIE:
         q->number = table->loop_untie(q->loop, q->number) == &ended_calls;
         break;
-    case PUSH_RESULT:
-        table->loop_push_result(q->loop, q->number, q->status, q->env, q->term);
+    case PUSH_RESULT: {
+        tokamak_result result = {q->number, q->term, q->status};
+        table->loop_push_results(q->loop, q->env, &result, 1);
         break;
+    }
     }
     return NULL;
 }

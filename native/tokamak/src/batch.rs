@@ -89,9 +89,14 @@ impl Batch {
         self.polls_itself
     }
 
+    /// Whether the time of own polls is over.
+    pub fn is_out_of_breath(&self) -> bool {
+        !self.polls_itself
+    }
+
     /// Lets the worker do other things, and starts a new time of own polls.
     pub async fn breathe(&mut self) {
-        if !self.polls_itself {
+        if self.is_out_of_breath() {
             tokio::task::yield_now().await;
             self.since = Instant::now();
             self.polls_itself = true;

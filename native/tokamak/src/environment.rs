@@ -63,30 +63,65 @@ impl SavedTerm {
         Self { environment, term }
     }
 
-    /// Gives the environment away, with the term that lives in it.
-    pub fn into_raw(self) -> (*mut ErlNifEnv, ErlNifTerm) {
-        let raw = (self.environment.0, self.term);
-        std::mem::forget(self.environment);
-        raw
-    }
-
-    /// Takes over an environment with a term that lives in it.
-    ///
-    /// # Safety
-    /// The environment is a process-independent one that nobody else uses or frees, and the term lives
-    /// in it.
-    pub unsafe fn from_raw(env: *mut ErlNifEnv, term: ErlNifTerm) -> Self {
-        Self {
-            environment: OwnEnvironment(env),
-            term,
-        }
-    }
-
     /// Copies the term into another environment.
     pub fn load<'a>(&self, env: Env<'a>) -> Term<'a> {
         debug_assert!(!self.environment.0.is_null());
         // SAFETY: our term lives as long as our environment, which lives as long as `self`.
         unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), self.term)) }
+    }
+}
+
+/// Terms that are kept together, in one environment.
+pub struct SavedTerms {
+    environment: OwnEnvironment,
+    terms: Vec<ErlNifTerm>,
+}
+
+// SAFETY: as for SavedTerm.
+unsafe impl Send for SavedTerms {}
+// SAFETY: as above.
+unsafe impl Sync for SavedTerms {}
+
+impl SavedTerms {
+    /// Builds terms in an environment of their own.
+    pub fn build(build: impl for<'a> FnOnce(&mut TermList<'a>)) -> Self {
+        let environment = OwnEnvironment::new();
+        let lifetime = ();
+        // SAFETY: the environment was just made, and its Env cannot leave this function.
+        let env = unsafe { Env::new(&lifetime, environment.0) };
+        let mut list = TermList::with_capacity(env, 0);
+        build(&mut list);
+        let terms = list.terms;
+        Self { environment, terms }
+    }
+
+    /// Gives the environment away, with the terms that live in it.
+    pub fn into_raw(self) -> (*mut ErlNifEnv, Vec<ErlNifTerm>) {
+        let env = self.environment.0;
+        std::mem::forget(self.environment);
+        (env, self.terms)
+    }
+
+    /// Takes over an environment with terms that live in it.
+    ///
+    /// # Safety
+    /// The environment is a process-independent one that nobody else uses or frees, and the terms live
+    /// in it.
+    pub unsafe fn from_raw(env: *mut ErlNifEnv, terms: Vec<ErlNifTerm>) -> Self {
+        Self {
+            environment: OwnEnvironment(env),
+            terms,
+        }
+    }
+
+    /// Copies a term, counted from 0, into another environment.
+    ///
+    /// # Panics
+    /// When there are not so many terms.
+    pub fn load<'a>(&self, index: usize, env: Env<'a>) -> Term<'a> {
+        debug_assert!(!self.environment.0.is_null());
+        // SAFETY: our terms live as long as our environment, which lives as long as `self`.
+        unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), self.terms[index])) }
     }
 }
 
@@ -206,6 +241,11 @@ impl<'a> TermList<'a> {
             env,
             terms: Vec::with_capacity(capacity),
         }
+    }
+
+    /// The environment of its terms.
+    pub fn env(&self) -> Env<'a> {
+        self.env
     }
 
     /// Appends a term.

@@ -6,8 +6,10 @@ use crate::owners;
 use crate::reply::{Reason, Reply};
 use crate::table::{Data, LoopReference, Table, TablePort};
 use crate::task::Task;
+use parking_lot::Mutex;
 use rustler::Term;
 use std::sync::{Arc, OnceLock, Weak};
+use tokio::sync::Notify;
 
 /// A loop as submitted calls see it: the base library's own, or through the C table.
 pub trait LoopPort: Send + Sync {
@@ -26,8 +28,8 @@ pub trait LoopPort: Send + Sync {
     /// Unties a call that ended.
     fn untie(&self, tie: u64);
 
-    /// Pushes a result into its reserved place. Called on a thread of ours.
-    fn push_reply(&self, callback_id: u64, reply: Reply);
+    /// Pushes results into their reserved places. Called on a thread of ours.
+    fn push_replies(&self, replies: Vec<(u64, Reply)>);
 
     /// Pushes an event of type `user`; `false` when it was refused. Called on a thread of ours.
     fn push_event(&self, callback_id: u64, data: Data) -> bool;
@@ -111,41 +113,128 @@ impl LoopSink {
     }
 }
 
-/// The place of one result. Dropped without one, the call was ended by a shutdown or with its loop.
-pub struct Place {
+/// The results of calls that were submitted together, on their way to the loop. They are collected while
+/// the worker is busy with more of them: a push has its price, whatever it carries.
+struct Results {
     port: Arc<dyn LoopPort>,
-    callback_id: u64,
-    used: bool,
+    collected: Mutex<Collected>,
+    came: Notify,
 }
 
-impl Place {
-    /// A reserved place.
-    pub fn new(port: &Arc<dyn LoopPort>, callback_id: u64) -> Self {
+struct Collected {
+    replies: Vec<(u64, Reply)>,
+    /// Whether somebody pushes what is collected. Otherwise each result is pushed as it comes.
+    is_pushed: bool,
+}
+
+impl Results {
+    fn add(&self, callback_id: u64, reply: Reply) {
+        let mut collected = self.collected.lock();
+        if collected.is_pushed {
+            let is_first = collected.replies.is_empty();
+            collected.replies.push((callback_id, reply));
+            drop(collected);
+            if is_first {
+                self.came.notify_one();
+            }
+        } else {
+            drop(collected);
+            push(&self.port, vec![(callback_id, reply)]);
+        }
+    }
+}
+
+/// Pushes results from any thread.
+fn push(port: &Arc<dyn LoopPort>, replies: Vec<(u64, Reply)>) {
+    if replies.is_empty() {
+        return;
+    }
+    if on_scheduler() {
+        let port = Arc::clone(port);
+        owners::on_janitor(move || port.push_replies(replies));
+    } else {
+        port.push_replies(replies);
+    }
+}
+
+/// Pushes the results that its places get. Dropped, it leaves that to the places.
+pub struct Pusher {
+    results: Arc<Results>,
+    left: usize,
+}
+
+impl Pusher {
+    /// One for `count` reserved places.
+    pub fn new(port: Arc<dyn LoopPort>, count: usize) -> Self {
+        let collected = Collected {
+            replies: Vec::new(),
+            is_pushed: true,
+        };
+        let results = Results {
+            port,
+            collected: Mutex::new(collected),
+            came: Notify::new(),
+        };
         Self {
-            port: Arc::clone(port),
+            results: Arc::new(results),
+            left: count,
+        }
+    }
+
+    /// A place.
+    pub fn place(&self, callback_id: u64) -> Place {
+        Place {
+            results: Arc::clone(&self.results),
             callback_id,
             used: false,
         }
     }
 
-    /// Pushes the result.
-    pub fn push(mut self, reply: Reply) {
+    /// Pushes what there is.
+    pub fn push(&mut self) {
+        let replies = std::mem::take(&mut self.results.collected.lock().replies);
+        self.left -= replies.len();
+        push(&self.results.port, replies);
+    }
+
+    /// Pushes results until all places have had theirs.
+    pub async fn push_all(mut self) {
+        self.push();
+        while self.left > 0 {
+            self.results.came.notified().await;
+            // Whoever is about to end on this worker ends first.
+            tokio::task::yield_now().await;
+            self.push();
+        }
+    }
+}
+
+impl Drop for Pusher {
+    fn drop(&mut self) {
+        self.results.collected.lock().is_pushed = false;
+        self.push();
+    }
+}
+
+/// The place of one result. Dropped without one, the call was ended by a shutdown or with its loop.
+pub struct Place {
+    results: Arc<Results>,
+    callback_id: u64,
+    used: bool,
+}
+
+impl Place {
+    /// Has the result pushed.
+    pub fn fill(mut self, reply: Reply) {
         self.used = true;
-        self.port.push_reply(self.callback_id, reply);
+        self.results.add(self.callback_id, reply);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.used {
-            return;
-        }
-        let (port, id) = (Arc::clone(&self.port), self.callback_id);
-        let push = move || port.push_reply(id, Err(Reason::Shutdown));
-        if on_scheduler() {
-            owners::on_janitor(push);
-        } else {
-            push();
+        if !self.used {
+            self.results.add(self.callback_id, Err(Reason::Shutdown));
         }
     }
 }

@@ -8,11 +8,10 @@ use crate::context::LazyCtx;
 use crate::list::List;
 use crate::reply::Reply;
 use crate::runtime::{Admission, Refusal, Runtime};
-use crate::submit::{self, LoopPort, LoopSink, NoPlace, Place};
+use crate::submit::{self, LoopPort, LoopSink, NoPlace, Place, Pusher};
 use crate::task::{ReplyTo, Task};
 use rustler::{Atom, Encoder, Env, Term};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 /// Starts calls whose results are events of a loop: all of them, or none.
 pub fn submit<'a>(env: Env<'a>, event_loop: Term<'a>, calls: Term<'a>) -> Term<'a> {
@@ -46,13 +45,17 @@ fn try_submit<'a>(
             NoPlace::Closed => NotMade::Closed,
         });
     }
-    let places: Vec<Place> = parts.iter().map(|(id, _)| Place::new(port, *id)).collect();
     let alone = parts.first().map(|(id, _)| *id).filter(|_| count == 1);
+    let pusher = Pusher::new(Arc::clone(port), count);
+    let parts = parts
+        .into_iter()
+        .map(|(id, part)| (pusher.place(id), part))
+        .collect();
     let sink = LoopSink::new(Arc::clone(port), Arc::downgrade(&task), alone);
     task.set_sink(sink);
     task.spawn(
         batch_entry(),
-        Box::pin(run(runtime, parts, places, admissions)),
+        Box::pin(run(runtime, parts, pusher, admissions)),
     );
     Ok(())
 }
@@ -60,24 +63,20 @@ fn try_submit<'a>(
 /// Runs the calls and waits for their ends, so that the task that is tied to the loop is theirs.
 async fn run(
     runtime: Arc<Runtime>,
-    parts: Vec<(u64, Part)>,
-    places: Vec<Place>,
+    parts: Vec<(Place, Part)>,
+    mut pusher: Pusher,
     mut admissions: Admission,
 ) -> Reply {
     let mut batch = Batch::new(runtime);
-    let left = Arc::new(Semaphore::new(0));
-    let count = parts.len();
-    for ((_, part), place) in parts.into_iter().zip(places) {
-        let left = Arc::clone(&left);
-        batch.run(part, admissions.split_one(), move |reply| {
-            place.push(reply);
-            left.add_permits(1);
-        });
-        batch.breathe().await;
+    for (place, part) in parts {
+        batch.run(part, admissions.split_one(), move |reply| place.fill(reply));
+        if batch.is_out_of_breath() {
+            pusher.push();
+            batch.breathe().await;
+        }
     }
     // A part that was aborted has no end of its own, but then this future is dropped, too.
-    let all = u32::try_from(count).unwrap_or(u32::MAX);
-    let _ = left.acquire_many(all).await;
+    pusher.push_all().await;
     Ok(Box::new(atoms::ok()))
 }
 

@@ -6,7 +6,7 @@
 //! `enif_dynamic_resource_call`; it is valid for as long as the VM lives, because the base library is
 //! never unloaded.
 
-use crate::environment::SavedTerm;
+use crate::environment::SavedTerms;
 use crate::reply::{Reply, encode_payload};
 use crate::submit::{LoopPort, NoPlace};
 use crate::task::Task;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// The version of the table. It is raised when a function changes; functions that are only added are
 /// seen by the table's size.
-pub const TABLE_VERSION: u32 = 1;
+pub const TABLE_VERSION: u32 = 2;
 
 /// What a function of the table returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,18 @@ pub struct CPayload {
     pub length: usize,
 }
 
+/// The result of a submitted call.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CResult {
+    /// Whose result it is.
+    pub callback_id: u64,
+    /// A term of the environment that is pushed.
+    pub term: ErlNifTerm,
+    /// Not 0: the call failed, and the term is the reason.
+    pub is_error: i32,
+}
+
 /// The table. The functions' contracts are in `include/tokamak.h`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -93,13 +105,12 @@ pub struct Table {
         unsafe extern "C" fn(event_loop: *mut c_void, ended: Ended, context: *mut c_void) -> u64,
     /// Unties: the context comes back, or null when the function was called.
     pub loop_untie: unsafe extern "C" fn(event_loop: *mut c_void, tie: u64) -> *mut c_void,
-    /// Pushes the result of a submitted call into its reserved place; takes the environment over.
-    pub loop_push_result: unsafe extern "C" fn(
+    /// Pushes results of submitted calls into their reserved places; takes the environment over.
+    pub loop_push_results: unsafe extern "C" fn(
         event_loop: *mut c_void,
-        callback_id: u64,
-        is_error: i32,
         env: *mut ErlNifEnv,
-        term: ErlNifTerm,
+        results: *const CResult,
+        count: usize,
     ),
     /// Reports the progress of a key, a term of the environment.
     pub progress_report:
@@ -253,12 +264,22 @@ impl LoopPort for TablePort {
         }
     }
 
-    fn push_reply(&self, callback_id: u64, reply: Reply) {
+    fn push_replies(&self, replies: Vec<(u64, Reply)>) {
         let LoopReference { table, event_loop } = &self.0;
-        let is_error = i32::from(reply.is_err());
-        let (env, term) = SavedTerm::build(|env| encode_payload(env, &reply)).into_raw();
-        // SAFETY: as above; the environment and its term are given away.
-        unsafe { (table.loop_push_result)(*event_loop, callback_id, is_error, env, term) }
+        let saved = SavedTerms::build(|terms| {
+            for (_, reply) in &replies {
+                terms.push(encode_payload(terms.env(), reply));
+            }
+        });
+        let (env, terms) = saved.into_raw();
+        let result = |((callback_id, reply), term): (&(u64, Reply), &ErlNifTerm)| CResult {
+            callback_id: *callback_id,
+            term: *term,
+            is_error: i32::from(reply.is_err()),
+        };
+        let results: Vec<CResult> = replies.iter().zip(&terms).map(result).collect();
+        // SAFETY: as above; the environment is given away, the results are read during the call.
+        unsafe { (table.loop_push_results)(*event_loop, env, results.as_ptr(), results.len()) }
     }
 
     fn push_event(&self, callback_id: u64, data: Data) -> bool {

@@ -211,6 +211,24 @@ impl<T> EventQueue<T> {
         Ok(self.append(&mut state, item))
     }
 
+    /// Pushes many items into reserved places with one notification at the end.
+    ///
+    /// # Errors
+    /// [`Refused::Closed`], when the queue is closed; the items are dropped.
+    pub fn push_many_reserved(
+        &self,
+        items: impl ExactSizeIterator<Item = T>,
+    ) -> Result<Wake, Refused<()>> {
+        let mut blocks = into_blocks(items);
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Refused::Closed(()));
+        }
+        state.blocks.append(&mut blocks);
+        self.filled.store(true, Ordering::Relaxed);
+        Ok(state.notify())
+    }
+
     /// Counts `count` items that were admitted elsewhere and do not pass through the queue.
     pub fn admit(&self, count: usize) {
         let _state = self.state.lock();

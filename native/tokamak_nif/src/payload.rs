@@ -6,7 +6,7 @@ use crate::watch::{Direction, Watch};
 use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, LocalPid, NewBinary, Term};
 use std::sync::Arc;
-use tokamak::environment::{SavedTerm, Sender};
+use tokamak::environment::{SavedTerm, SavedTerms, Sender};
 use tokamak::reply::{Reply, encode_payload};
 use tokamak_core::event::{self, EventType};
 use tokamak_core::readiness::Consumer;
@@ -39,6 +39,8 @@ pub enum Payload {
     Reply(Box<Reply>),
     /// Any other term, in an environment of its own.
     Term(Box<SavedTerm>),
+    /// One of the terms that share an environment.
+    TermOf(Arc<SavedTerms>, usize),
 }
 
 /// A term whose sender is told, once, that it was taken.
@@ -93,6 +95,7 @@ impl Payload {
             Self::Acknowledged(acknowledged) => acknowledged.encode(env),
             Self::Reply(reply) => encode_payload(env, reply),
             Self::Term(term) => term.load(env),
+            Self::TermOf(terms, index) => terms.load(*index, env),
         }
     }
 }

@@ -76,6 +76,14 @@ pub fn find_loop(term: Term) -> Option<Arc<dyn LoopPort>> {
     Some(event_loop)
 }
 
+/// The type of the event that the end of a call is.
+pub fn end_type(is_error: bool) -> EventType {
+    match is_error {
+        false => EventType::AsyncResult,
+        true => EventType::AsyncError,
+    }
+}
+
 impl LoopPort for EventLoop {
     fn reserve(&self, count: usize) -> Result<(), NoPlace> {
         self.queue.reserve(count).map_err(|refused| match refused {
@@ -98,16 +106,12 @@ impl LoopPort for EventLoop {
         self.ties.remove(tie);
     }
 
-    fn push_reply(&self, callback_id: u64, reply: Reply) {
-        let kind = match reply {
-            Ok(_) => EventType::AsyncResult,
-            Err(_) => EventType::AsyncError,
-        };
-        self.push_reserved(Event {
+    fn push_replies(&self, replies: Vec<(u64, Reply)>) {
+        self.push_reserved(replies.into_iter().map(|(callback_id, reply)| Event {
             callback_id,
-            kind,
+            kind: end_type(reply.is_err()),
             payload: Payload::Reply(Box::new(reply)),
-        });
+        }));
     }
 
     fn push_event(&self, callback_id: u64, data: Data) -> bool {
@@ -126,9 +130,9 @@ impl LoopPort for EventLoop {
 }
 
 impl EventLoop {
-    /// Pushes a result into its reserved place. Called on a thread of ours.
-    pub fn push_reserved(&self, event: Event) {
-        if let Ok(wake) = self.queue.push_reserved(event) {
+    /// Pushes results into their reserved places. Called on a thread of ours.
+    pub fn push_reserved(&self, events: impl ExactSizeIterator<Item = Event>) {
+        if let Ok(wake) = self.queue.push_many_reserved(events) {
             self.after_push(Sender::Thread, wake);
         }
     }

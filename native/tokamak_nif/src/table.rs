@@ -4,16 +4,18 @@
 use crate::event_loop::EventLoop;
 use crate::loop_nifs;
 use crate::payload::{Event, Payload};
-use crate::submissions::Tie;
+use crate::submissions::{Tie, end_type};
 use rustler::sys::{ErlNifEnv, ErlNifTerm};
 use rustler::{Encoder, Env, Resource, ResourceArc, Term};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokamak::environment::{SavedTerm, Sender};
+use tokamak::environment::{SavedTerms, Sender};
 use tokamak::submit::{LoopPort, NoPlace};
-use tokamak::table::{CPayload, CPayloadKind, Ended, Status, TABLE_VERSION, Table, TableRequest};
+use tokamak::table::{
+    CPayload, CPayloadKind, CResult, Ended, Status, TABLE_VERSION, Table, TableRequest,
+};
 use tokamak_core::event::EventType;
 use tokamak_core::event_id::{CALLBACK_IDS, MAX_ID};
 use tokamak_core::queue::Refused;
@@ -29,7 +31,7 @@ static TABLE: Table = Table {
     loop_unreserve,
     loop_tie,
     loop_untie,
-    loop_push_result,
+    loop_push_results,
     progress_report: crate::progress::report_from_table,
 };
 
@@ -187,29 +189,31 @@ unsafe extern "C" fn loop_untie(event_loop: *mut c_void, tie: u64) -> *mut c_voi
     }
 }
 
-unsafe extern "C" fn loop_push_result(
+unsafe extern "C" fn loop_push_results(
     event_loop: *mut c_void,
-    callback_id: u64,
-    is_error: i32,
     env: *mut ErlNifEnv,
-    term: ErlNifTerm,
+    results: *const CResult,
+    count: usize,
 ) {
+    let results = match count {
+        0 => &[],
+        // SAFETY: the caller says that there are so many results to read.
+        _ => unsafe { std::slice::from_raw_parts(results, count) },
+    };
+    let terms = results.iter().map(|result| result.term).collect();
     // SAFETY: the caller gives the environment away.
-    let term = unsafe { SavedTerm::from_raw(env, term) };
+    let terms = Arc::new(unsafe { SavedTerms::from_raw(env, terms) });
     // SAFETY: the caller holds a reference from loop_retain.
     let Some(event_loop) = (unsafe { event_loop.cast::<EventLoop>().as_ref() }) else {
         return;
     };
-    let kind = match is_error {
-        0 => EventType::AsyncResult,
-        _ => EventType::AsyncError,
+    let event = |(index, result): (usize, &CResult)| Event {
+        callback_id: result.callback_id,
+        kind: end_type(result.is_error != 0),
+        payload: Payload::TermOf(Arc::clone(&terms), index),
     };
-    let event = Event {
-        callback_id,
-        kind,
-        payload: Payload::Term(Box::new(term)),
-    };
-    let _ = catch_unwind(AssertUnwindSafe(|| event_loop.push_reserved(event)));
+    let events = results.iter().enumerate().map(event);
+    let _ = catch_unwind(AssertUnwindSafe(|| event_loop.push_reserved(events)));
 }
 
 /// Copies the data of an event.
