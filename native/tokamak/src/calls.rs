@@ -4,7 +4,7 @@
 use crate::atoms;
 use crate::batch::Part;
 use crate::context::LazyCtx;
-use crate::environment::{SavedTerm, Sender};
+use crate::environment::{Envelope, SavedTerm, Sender};
 use crate::gather::{self, Mode};
 use crate::list::List;
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
@@ -267,7 +267,7 @@ fn try_call_with<'a>(
 ) -> Result<Term<'a>, NotMade> {
     let entry = callable(name)?;
     let admission = running()?.admit(1)?;
-    let reply_to = ReplyTo::Reference(SavedTerm::save(reference));
+    let reply_to = ReplyTo::Caller(Envelope::new(reference));
     let task = Task::new(env, env.pid(), true, admission, reply_to);
     match start(env, entry, args, &LazyCtx::of(&task)) {
         Ok(started) => {
@@ -312,7 +312,7 @@ fn try_call_async<'a>(
     match start(env, entry, args, &LazyCtx::of(&task)) {
         Ok(started) => {
             let handle = CallResource::new(env, Some(Arc::clone(&task)));
-            task.set_handle(handle.clone());
+            task.set_reference(handle.encode(env));
             launch(&task, entry, started);
             Ok(handle)
         }
@@ -335,7 +335,7 @@ fn async_eagerly<'a>(
             let task = Task::new(env, env.pid(), true, runtime.admit(1)?, ReplyTo::Nobody);
             ctx.attach(&task);
             let handle = CallResource::new(env, Some(Arc::clone(&task)));
-            task.set_handle(handle.clone());
+            task.set_reference(handle.encode(env));
             task.spawn(entry, future);
             Ok(handle)
         }
@@ -434,7 +434,7 @@ pub fn gather<'a>(
         Ok(admitted) => admitted,
         Err(not) => return not.encode(env),
     };
-    let reply_to = ReplyTo::Reference(SavedTerm::save(reference));
+    let reply_to = ReplyTo::Caller(Envelope::new(reference));
     let task = Task::new(env, env.pid(), true, admission, reply_to);
     let ctx = LazyCtx::of(&task);
     let mut parts = Vec::with_capacity(calls.len());

@@ -4,6 +4,7 @@
 //! The one file that owns raw environments. On a scheduler thread a send needs the environment of
 //! the calling process, on any other thread it must not have one: [`Sender`] says which.
 
+use crossbeam_queue::ArrayQueue;
 use rustler::sys::{
     ErlNifEnv, ErlNifHash, ErlNifTerm, enif_alloc_env, enif_clear_env, enif_free_env, enif_hash,
     enif_is_identical, enif_make_copy, enif_make_list_from_array, enif_make_pid, enif_send,
@@ -14,24 +15,44 @@ use std::borrow::Borrow;
 use std::cell::{Cell, OnceCell};
 use std::hash::{Hash, Hasher};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// An environment that belongs to no process.
 struct OwnEnvironment(*mut ErlNifEnv);
 
 impl OwnEnvironment {
     fn new() -> Self {
-        // SAFETY: allowed on any thread; freed once, by Drop.
-        Self(unsafe { enif_alloc_env() })
+        let environment = match SPARE.pop() {
+            Some(Spare(environment)) => environment,
+            // SAFETY: allowed on any thread.
+            None => unsafe { enif_alloc_env() },
+        };
+        Self(environment)
     }
 }
 
 impl Drop for OwnEnvironment {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new`, and nobody else frees it.
-        unsafe { enif_free_env(self.0) }
+        // SAFETY: nobody else uses, clears or frees it.
+        unsafe { enif_clear_env(self.0) };
+        if let Err(Spare(environment)) = SPARE.push(Spare(self.0)) {
+            // SAFETY: as above; it is not among the spare ones.
+            unsafe { enif_free_env(environment) }
+        }
     }
 }
+
+/// An environment that is cleared.
+struct Spare(*mut ErlNifEnv);
+
+// SAFETY: an environment may be used on any thread, by one at a time.
+unsafe impl Send for Spare {}
+
+/// So many environments, of about 1 KiB each, are kept for the next ones. An environment that is freed on
+/// another thread than the one that made it, as most are, costs more than all that is done with it.
+const MAX_SPARE: usize = 1024;
+
+static SPARE: LazyLock<ArrayQueue<Spare>> = LazyLock::new(|| ArrayQueue::new(MAX_SPARE));
 
 /// A term that is kept beyond the NIF call it came from.
 pub struct SavedTerm {
@@ -68,6 +89,39 @@ impl SavedTerm {
         debug_assert!(!self.environment.0.is_null());
         // SAFETY: our term lives as long as our environment, which lives as long as `self`.
         unsafe { Term::new(env, enif_make_copy(env.as_c_arg(), self.term)) }
+    }
+}
+
+/// An environment that a message is made in, with the reference that it is sent under.
+///
+/// It is made in the NIF call that starts something. So the memory of the message is the scheduler's, which
+/// gets it back from the receiver; and nothing is copied.
+pub struct Envelope(SavedTerm);
+
+impl Envelope {
+    /// An envelope for a message under a reference.
+    pub fn new(reference: Term) -> Self {
+        Self(SavedTerm::save(reference))
+    }
+
+    /// Copies the reference into another environment.
+    pub fn reference<'a>(&self, env: Env<'a>) -> Term<'a> {
+        self.0.load(env)
+    }
+
+    /// Sends what `build` makes of the reference; `false` when the receiver does not live any more. From
+    /// a thread of ours.
+    pub fn send(
+        self,
+        to: &LocalPid,
+        build: impl for<'a> FnOnce(Env<'a>, Term<'a>) -> Term<'a>,
+    ) -> bool {
+        let Self(SavedTerm { environment, term }) = self;
+        send_in(&environment, to, |env| {
+            // SAFETY: the reference lives in this environment.
+            let reference = unsafe { Term::new(env, term) };
+            build(env, reference)
+        })
     }
 }
 
@@ -366,7 +420,11 @@ fn send_from_thread(to: &LocalPid, build: impl FnOnce(Env) -> Term) -> bool {
         .unwrap_or_else(|_| send(&OwnEnvironment::new()))
 }
 
-fn send_in(environment: &OwnEnvironment, to: &LocalPid, build: impl FnOnce(Env) -> Term) -> bool {
+fn send_in(
+    environment: &OwnEnvironment,
+    to: &LocalPid,
+    build: impl for<'a> FnOnce(Env<'a>) -> Term<'a>,
+) -> bool {
     let lifetime = ();
     // SAFETY: this thread alone uses the environment, and every term that `build` makes in it is
     // gone when it is cleared: neither the Env nor a Term of it can leave this function.

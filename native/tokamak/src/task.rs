@@ -2,8 +2,7 @@
 //! A call in flight: who waits for it, and its one end.
 
 use crate::atoms;
-use crate::calls::CallResource;
-use crate::environment::{SavedTerm, Sender, on_scheduler, with_scratch};
+use crate::environment::{Envelope, on_scheduler, with_scratch};
 use crate::operation::{Entry, ReplyFuture};
 use crate::owners::{self, Owner, Possession};
 use crate::reply::{Reason, Reply, encode_reply};
@@ -12,7 +11,7 @@ use crate::stream::Buffer;
 use crate::submit::LoopSink;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use rustler::{Encoder, Env, LocalPid, ResourceArc, Term};
+use rustler::{Encoder, Env, LocalPid, Term};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock, Weak};
 use tokamak_core::task_state::{State, TaskState};
@@ -21,10 +20,8 @@ use tokio::task::AbortHandle;
 
 /// Who gets the end of a call.
 pub enum ReplyTo {
-    /// Its caller, under a reference that the caller made.
-    Reference(SavedTerm),
-    /// Its caller, under the handle of the call.
-    Handle(ResourceArc<CallResource>),
+    /// Its caller, under a reference that the caller made, or the handle of the call.
+    Caller(Envelope),
     /// The loop it was submitted to; its results are pushed there one by one.
     Loop(LoopSink),
     /// The buffer of a stream.
@@ -120,14 +117,9 @@ impl Task {
         self.caller == env.pid()
     }
 
-    /// Names the handle that the end is sent under.
-    pub fn set_handle(&self, handle: ResourceArc<CallResource>) {
-        self.live.lock().reply_to = Some(ReplyTo::Handle(handle));
-    }
-
-    /// Names the reference that the end is sent under.
+    /// Names the reference, or the handle, that the end is sent under.
     pub fn set_reference(&self, reference: Term) {
-        self.live.lock().reply_to = Some(ReplyTo::Reference(SavedTerm::save(reference)));
+        self.live.lock().reply_to = Some(ReplyTo::Caller(Envelope::new(reference)));
     }
 
     /// Names what has to know how a pool's run ends.
@@ -199,11 +191,10 @@ impl Task {
 
     fn deliver(&self, reply_to: Option<ReplyTo>, reply: Reply) {
         match reply_to {
-            Some(ReplyTo::Reference(reference)) => {
-                send_end(&self.caller, &reply, |env| reference.load(env));
-            }
-            Some(ReplyTo::Handle(handle)) => {
-                send_end(&self.caller, &reply, |env| handle.encode(env));
+            Some(ReplyTo::Caller(envelope)) => {
+                envelope.send(&self.caller, |env, reference| {
+                    (atoms::tokamak(), reference, encode_reply(env, &reply)).encode(env)
+                });
             }
             Some(ReplyTo::Loop(sink)) => sink.untie(),
             Some(ReplyTo::Stream(buffer)) => buffer.end(reply),
@@ -276,8 +267,7 @@ impl Task {
         }
         with_scratch(|env| {
             let key = match &self.live.lock().reply_to {
-                Some(ReplyTo::Reference(reference)) => reference.load(env),
-                Some(ReplyTo::Handle(handle)) => handle.encode(env),
+                Some(ReplyTo::Caller(envelope)) => envelope.reference(env),
                 Some(ReplyTo::Loop(sink)) => match sink.callback_id() {
                     Some(id) => id.encode(env),
                     None => return false,
@@ -366,15 +356,4 @@ pub async fn run_blocking(
             Err(_) => Err(Reason::Shutdown),
         },
     }
-}
-
-/// Sends `{tokamak, Ref, End}` from a thread of ours.
-fn send_end<'r>(
-    to: &LocalPid,
-    reply: &Reply,
-    reference: impl for<'a> Fn(Env<'a>) -> Term<'a> + 'r,
-) {
-    Sender::Thread.send(to, |env| {
-        (atoms::tokamak(), reference(env), encode_reply(env, reply)).encode(env)
-    });
 }
