@@ -386,25 +386,55 @@ thread_local! {
     static MESSAGE_ENVIRONMENT: OnceCell<OwnEnvironment> = const { OnceCell::new() };
 }
 
+/// Where a thread of ours takes terms apart.
+struct Scratch {
+    environment: OwnEnvironment,
+    /// Uses since it was cleared.
+    uses: u32,
+}
+
+/// So many uses may share the memory of a scratch environment that they hardly need: what clearing gives
+/// back, threads of ours fetch again from an allocator that they share.
+const USES: u32 = 16;
+
 thread_local! {
-    /// Where a thread of ours takes terms apart; taken out while it is used.
-    static SCRATCH: Cell<Option<OwnEnvironment>> = const { Cell::new(None) };
+    /// Taken out while it is used.
+    static SCRATCH: Cell<Option<Scratch>> = const { Cell::new(None) };
 }
 
 /// Calls `with` with an environment of this thread that is cleared afterwards: for terms on the way
 /// between an operation and what is kept of its result.
 pub fn with_scratch<R>(with: impl for<'a> FnOnce(Env<'a>) -> R) -> R {
+    with_scratch_unless(|_| false, with)
+}
+
+/// [`with_scratch`], where some uses may leave their terms to be cleared with those of the next ones: those
+/// whose result says that they are small.
+pub fn with_scratch_unless<R>(
+    is_small: impl FnOnce(&R) -> bool,
+    with: impl for<'a> FnOnce(Env<'a>) -> R,
+) -> R {
     // A nested call finds none, and makes one.
-    let taken = SCRATCH.try_with(Cell::take).ok().flatten();
-    let environment = taken.unwrap_or_else(OwnEnvironment::new);
+    let mut scratch = SCRATCH
+        .try_with(Cell::take)
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| Scratch {
+            environment: OwnEnvironment::new(),
+            uses: 0,
+        });
     let lifetime = ();
     // SAFETY: this call alone has the environment; no Env or Term of it can leave `with`, as R does
-    // not know their lifetime. After a panic it is freed, not cleared.
-    let result = unsafe { with(Env::new(&lifetime, environment.0)) };
-    // SAFETY: as above.
-    unsafe { enif_clear_env(environment.0) };
+    // not know their lifetime. After a panic it is given up.
+    let result = unsafe { with(Env::new(&lifetime, scratch.environment.0)) };
+    scratch.uses += 1;
+    if scratch.uses == USES || !is_small(&result) {
+        scratch.uses = 0;
+        // SAFETY: as above.
+        unsafe { enif_clear_env(scratch.environment.0) };
+    }
     // At the end of a thread it is freed.
-    let _ = SCRATCH.try_with(move |scratch| scratch.set(Some(environment)));
+    let _ = SCRATCH.try_with(move |place| place.set(Some(scratch)));
     result
 }
 

@@ -115,7 +115,9 @@ impl Resource for OwnerMonitor {
     }
 }
 
-static OWNERS: LazyLock<DashMap<PidKey, Arc<Owner>>> = LazyLock::new(DashMap::new);
+type Owners = DashMap<PidKey, Arc<Owner>, BuildHasherDefault<KeyHasher>>;
+
+static OWNERS: LazyLock<Owners> = LazyLock::new(Owners::default);
 static JANITOR: LazyLock<Janitor> = LazyLock::new(Janitor::new);
 
 /// Starts the janitor's thread if it does not run yet. To be called before anything is owned, and

@@ -47,6 +47,15 @@ impl Item {
         Some(Self::Keyed(Arc::new(Keyed { key, item })))
     }
 
+    /// Whether its term takes little memory.
+    pub fn is_small(&self) -> bool {
+        match self {
+            Self::Integer(_) | Self::Atom(_) => true,
+            Self::Bytes(bytes) => bytes.len() <= 64,
+            Self::Term(_) | Self::Keyed(_) => false,
+        }
+    }
+
     /// What makes it the same as another.
     pub fn key(&self) -> Self {
         match self {

@@ -3,9 +3,10 @@
 //! environment only.
 
 use super::{Discovery, Item, of_end, of_reply};
+use crate::bytes::Value;
 use crate::calls::start_call;
 use crate::context::LazyCtx;
-use crate::environment::with_scratch;
+use crate::environment::{with_scratch, with_scratch_unless};
 use crate::operation::{BadArgument, Call, Eager, Entry, PollEagerly, ReplyFuture, Started};
 use crate::reply::{Reason, Reply};
 use crate::task::{Task, run_blocking, run_limited};
@@ -27,9 +28,25 @@ enum Begun {
     Blocks(Box<dyn FnOnce() -> Reply + Send>),
 }
 
+impl Begun {
+    /// Whether its terms took little memory.
+    fn is_small(&self) -> bool {
+        match self {
+            Self::Ended(Ok((Value::Integer(_) | Value::Atom(_), children))) => {
+                children.len() <= FEW && children.iter().all(Item::is_small)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// So many children are a small list.
+const FEW: usize = 16;
+
 impl OperationHandler {
     pub async fn run(&self, item: &Item) -> Discovery {
-        let reply = match with_scratch(|env| self.begin(env, item)) {
+        let is_small = |begun: &Begun| item.is_small() && begun.is_small();
+        let reply = match with_scratch_unless(is_small, |env| self.begin(env, item)) {
             Begun::Ended(discovery) => return discovery,
             Begun::Waits(future) => run_limited(self.entry, future).await,
             Begun::Blocks(run) => run_blocking(self.task.runtime(), self.entry, run).await,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 
 use super::{Stats, Work};
 
@@ -24,7 +25,8 @@ struct Counters {
 }
 
 pub(super) struct Discovery<K> {
-    seen: DashMap<K, ()>,
+    /// Seeded, as keys may be anybody's choice.
+    seen: DashMap<K, (), RandomState>,
     /// How many items may still be dispatched, where that is limited.
     room: Option<AtomicU64>,
     counters: CachePadded<Counters>,
@@ -33,7 +35,7 @@ pub(super) struct Discovery<K> {
 impl<K: Hash + Eq> Discovery<K> {
     pub(super) fn new(max_items: Option<NonZeroU64>) -> Self {
         Self {
-            seen: DashMap::with_shard_amount(SHARDS),
+            seen: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
             room: max_items.map(|max| AtomicU64::new(max.get())),
             counters: CachePadded::default(),
         }
