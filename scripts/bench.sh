@@ -11,8 +11,9 @@ ulimit -n 32768 2>/dev/null || ulimit -n "$(ulimit -H -n)" || true
 # Before anything is measured: what cannot be built ends the run here, and compilers take no time from it.
 scripts/build-native.sh report
 rebar3 as bench compile
+# A baseline of the pool takes a process an item.
 lib=_build/bench/lib
-ERL_LIBS=$lib erl -noshell -pa $lib/tokamak/test/support $lib/tokamak/test/bench \
+ERL_LIBS=$lib erl +P 2000000 -noshell -pa $lib/tokamak/test/support $lib/tokamak/test/bench \
     -s tokamak_bench main -s init stop -extra "$@"
 
 results=_build/bench/results.json

@@ -1,6 +1,7 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% @doc A million small items through a pool, whose results all come to one process, beside what one would
-%% write otherwise: Erlang processes that share an ets table for what was seen; a native thread with a
+%% write otherwise: Erlang processes that share an ets table for what was seen (one an item, or a few that
+%% are given items by a coordinator); a native thread with a
 %% hash set; native threads that share both behind a mutex. The graphs are those of
 %% native/tokamak_test_engine/src/pools.rs, so the handler is the same arithmetic everywhere.
 -module(bench_pool).
@@ -38,11 +39,13 @@ shape(Shape, Marks, Options) ->
     Subjects = [
         {native, fun() -> operation(Shape) end},
         {function, fun() -> function(Shape) end},
+        {each, fun() -> bench_measure:timed(?ITEMS, fun() -> bench_processes:each(Shape) end) end},
         {processes, fun() -> processes(Shape) end}
     ],
     Measured = bench_measure:compare(Subjects, Options, 0),
     [
-        row([atom_to_list(Shape), ", operation"], Measured, native, processes, Marks),
+        row([atom_to_list(Shape), ", operation"], Measured, native, each, Marks),
+        row([atom_to_list(Shape), ", operation"], Measured, native, processes, #{}),
         row([atom_to_list(Shape), ", function"], Measured, function, processes, #{})
     ].
 
@@ -125,7 +128,7 @@ processes(Shape) ->
     processes(Shape, [0], ?ITEMS).
 
 processes(Shape, Seeds, Expected) ->
-    bench_measure:timed(Expected, fun() -> bench_processes:run(Shape, Seeds, schedulers()) end).
+    bench_measure:timed(Expected, fun() -> bench_processes:workers(Shape, Seeds, schedulers()) end).
 
 thread(Shape, Threads) ->
     bench_measure:timed(?ITEMS, fun() ->
@@ -168,7 +171,8 @@ row(Name, Measured, Subject, Baseline, More) ->
         baseline => maps:get(Baseline, Measured)
     }).
 
-name(processes) -> "Erlang processes and ets";
+name(each) -> "ets and a process an item";
+name(processes) -> "ets and worker processes";
 name({single, _}) -> "one native thread";
 name({mutex, _}) -> "two threads and a mutex";
 name(find) -> "find | xargs -P2 sha256sum";

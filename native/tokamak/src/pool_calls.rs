@@ -23,7 +23,7 @@ use tokamak_core::task_state::State;
 const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 /// How many items are on their way to each worker process, so that it seldom waits for one.
-const AHEAD: usize = 4;
+const AHEAD: usize = 32;
 
 /// What the handle of a run refers to.
 pub struct PoolResource {
