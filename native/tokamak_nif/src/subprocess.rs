@@ -4,7 +4,7 @@
 //! | part | is |
 //! |---|---|
 //! | `spawner` | the helper program of this VM, and the thread that listens to it |
-//! | `child` | a subprocess: state, pump, end |
+//! | `child` | a subprocess: state, delivery, end |
 //! | `output`, `pipe` | what it tells; its pipes |
 //! | `consumer`, `waiter` | who gets that, and how much; who waits for one message |
 //! | `request`, `signals` | decoding |

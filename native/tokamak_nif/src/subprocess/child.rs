@@ -2,8 +2,8 @@
 //! A subprocess: its pipes, its consumer, its end.
 //!
 //! Whoever looks for the next item holds `state`, so items keep their order, and once a call that ends the
-//! messages has returned none is sent any more. One task of the runtime (the pump) waits for the pipes, while
-//! there is somebody to deliver to; without demand the output stays in the pipe and the child waits.
+//! messages has returned none is sent any more. Whoever finds the pipes empty leaves a waker with them, which has
+//! the runtime go on; without demand the output stays in the pipe and the child waits.
 
 use super::consumer::Consumer;
 use super::output::{Failure, Item, Outputs};
@@ -14,7 +14,6 @@ use crate::atoms;
 use crate::submissions::Tie;
 use parking_lot::{Mutex, MutexGuard};
 use rustler::{Encoder, Env, LocalPid};
-use std::future::poll_fn;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -46,13 +45,17 @@ pub struct Subprocess {
     spawner: Arc<Spawner>,
     runtime: Handle,
     over: AtomicBool,
-    /// Wakes the pump. A lock of its own, so that it can be woken while `state` is held.
-    pump_waker: Mutex<Option<Waker>>,
+    /// Whether the runtime is about to go on with it.
+    is_scheduled: AtomicBool,
+    /// What waits for the pipes.
+    waker: Waker,
     state: Mutex<State>,
 }
 
 /// What changes. `over` is true once the end was taken, or nobody wants it any more.
 pub struct State {
+    /// Until the end: a loop is told of a child whose handle is gone.
+    this: Option<Arc<Subprocess>>,
     pub consumer: Consumer,
     starter: Option<Waiter>,
     pid: Option<u32>,
@@ -110,8 +113,10 @@ impl Subprocess {
             spawner,
             runtime,
             over: AtomicBool::new(false),
-            pump_waker: Mutex::new(None),
+            is_scheduled: AtomicBool::new(false),
+            waker: Waker::from(Arc::new(Readable(this.clone()))),
             state: Mutex::new(State {
+                this: None,
                 consumer,
                 starter: Some(starter),
                 pid: None,
@@ -165,6 +170,7 @@ impl Subprocess {
             // Its stop follows the start on its way to the spawner.
             return;
         }
+        state.this = Some(Arc::clone(self));
         state.pid = Some(pid);
         state.input = pipes.stdin.map(Pipe::writer);
         state.outputs.open(
@@ -174,8 +180,7 @@ impl Subprocess {
         if let Some(starter) = state.starter.take() {
             starter.send(Sender::Thread, |env| atoms::started().encode(env));
         }
-        drop(state);
-        self.runtime.spawn(Arc::clone(self).pump());
+        self.advance(&mut state, Sender::Thread);
     }
 
     /// The child exited; its output may still have to be read.
@@ -206,21 +211,6 @@ impl Subprocess {
         self.advance(&mut state, Sender::Thread);
     }
 
-    async fn pump(self: Arc<Self>) {
-        poll_fn(|cx| {
-            self.pump_waker
-                .lock()
-                .get_or_insert_with(|| cx.waker().clone())
-                .clone_from(cx.waker());
-            self.advance(&mut self.lock(), Sender::Thread);
-            match self.is_over() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
-    }
-
     /// Delivers while there is something, and demand for it.
     pub fn advance(&self, state: &mut State, sender: Sender) {
         for _ in 0..BATCH {
@@ -232,7 +222,21 @@ impl Subprocess {
                 Poll::Pending => return,
             }
         }
-        self.wake();
+        self.go_on();
+    }
+
+    /// Has the runtime deliver, on a thread of its own.
+    pub fn go_on(&self) {
+        if self.is_scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = self.this.clone();
+        self.runtime.spawn(async move {
+            if let Some(this) = this.upgrade() {
+                this.is_scheduled.store(false, Ordering::Release);
+                this.advance(&mut this.lock(), Sender::Thread);
+            }
+        });
     }
 
     /// The next item; the last one ends the subprocess.
@@ -241,8 +245,7 @@ impl Subprocess {
             self.end(state);
             return Poll::Ready(Item::Failed(failure));
         }
-        let waker = self.pump_waker.lock().clone();
-        let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
+        let mut cx = Context::from_waker(&self.waker);
         let item = std::task::ready!(state.outputs.poll_take(&mut cx, &self.runtime));
         state.counters.add(&item);
         if item.is_last() {
@@ -386,15 +389,8 @@ impl Subprocess {
         {
             event_loop.ties.remove(tie);
         }
-        self.wake();
-    }
-
-    /// Wakes the pump: there is new demand, or the end.
-    pub fn wake(&self) {
-        let waker = self.pump_waker.lock().clone();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        // Whoever called this has another reference.
+        state.this = None;
     }
 }
 
@@ -427,6 +423,17 @@ impl Counters {
             Item::Output(Stream::Stdout, chunk) => self.stdout += chunk.len() as u64,
             Item::Output(Stream::Stderr, chunk) => self.stderr += chunk.len() as u64,
             _ => {}
+        }
+    }
+}
+
+/// There is something to read, or it ended.
+struct Readable(Weak<Subprocess>);
+
+impl Wake for Readable {
+    fn wake(self: Arc<Self>) {
+        if let Some(subprocess) = self.0.upgrade() {
+            subprocess.go_on();
         }
     }
 }

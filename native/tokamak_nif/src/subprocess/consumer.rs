@@ -133,7 +133,7 @@ impl Drop for Permit {
         if before == LOOP_WINDOW
             && let Some(subprocess) = self.subprocess.upgrade()
         {
-            subprocess.wake();
+            subprocess.go_on();
         }
     }
 }
