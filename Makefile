@@ -6,13 +6,14 @@ locked := $(if $(CI),--locked)
 # Elixir warns about file names in Latin-1 without it.
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: help setup build test test-rust test-loom test-erlang test-examples check bench soak demo doc clean
+.PHONY: help setup build test test-rust test-loom test-erlang test-examples check bench profile soak demo doc clean
 
 help:
 	@echo 'make build   compiles everything, as rebar3 compile does'
 	@echo 'make test    runs all tests: Rust, loom models, Erlang, the example projects'
 	@echo 'make check   formatting, lints, warnings as errors, xref, dialyzer, documentation'
 	@echo 'make bench   runs the benchmarks and writes bench-report/index.html; BENCH="NAME ..." runs some of them'
+	@echo 'make profile shows where the time of the benches goes, by perf; PROFILE="NAME ..." of some of them'
 	@echo 'make soak    runs what takes longer than the tests: 10 GiB through one stream'
 	@echo 'make demo    runs the demonstration: indexes a directory tree; DEMO=PATH another one, DEMO=loop event loops'
 	@echo 'make doc     writes the documentation to _build/doc and target/doc'
@@ -53,6 +54,9 @@ check: setup
 
 bench: setup
 	scripts/bench.sh $(BENCH)
+
+profile: setup
+	scripts/profile.sh $(PROFILE)
 
 soak: setup
 	scripts/soak.sh
