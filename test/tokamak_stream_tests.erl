@@ -26,6 +26,7 @@ stream_test_() ->
         fun another_process_can_neither_take_nor_close/0,
         fun a_stream_takes_no_input/0,
         fun many_streams_run_side_by_side/0,
+        fun streams_that_come_at_run_time_are_merged/0,
         fun waits_that_time_out_at_random_lose_no_item/0,
         fun a_quarter_of_a_gigabyte_flows_through_a_small_window_in_flat_memory/0
     ]).
@@ -36,6 +37,12 @@ items_come_in_order_and_then_done_once() ->
     ?assertEqual({error, closed}, tokamak:next(Stream)),
     Slow = tokamak:stream(count, [3, 5]),
     ?assertEqual([{ok, 1}, {ok, 2}, {ok, 3}, done], [tokamak:next(Slow) || _ <- lists:seq(1, 4)]).
+
+streams_that_come_at_run_time_are_merged() ->
+    Counts = lists:seq(1, 100),
+    {ok, Items} = tokamak:fold(fun(Item, Items) -> [Item | Items] end, [], tokamak:stream(op(merged), [Counts])),
+    ?assertEqual(lists:sort([Item || Count <- Counts, Item <- lists:seq(1, Count)]), lists:sort(Items)),
+    ?assertEqual({ok, []}, tokamak:fold(fun(Item, Rest) -> [Item | Rest] end, [], tokamak:stream(op(merged), [[]]))).
 
 a_fold_sees_every_item() ->
     Sum = fun(Item, Sum) -> Sum + Item end,

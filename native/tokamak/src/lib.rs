@@ -52,11 +52,13 @@ pub mod task;
 #[doc(hidden)]
 pub use inventory;
 pub use rustler;
+pub use tokamak_core::stream_hub;
 
 pub use bytes::{Bytes, Path, Value};
 pub use context::Ctx;
 pub use reply::OperationError;
 pub use stream::{Inbox, Outbox};
+pub use stream_hub::StreamHub;
 pub use tokamak_macros::OperationError;
 
 /// One of each kind:

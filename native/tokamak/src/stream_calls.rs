@@ -51,12 +51,15 @@ fn try_open<'a>(
     if entry.operation.kind.atom() != kind {
         return Err(NotMade::WrongKind(entry.operation.kind));
     }
-    let admission = running()?.admit(1)?;
+    let runtime = running()?;
+    let admission = runtime.admit(1)?;
     let buffer = Buffer::new(window);
     let reply_to = ReplyTo::Stream(Arc::clone(&buffer));
     let task = Task::new(env, env.pid(), true, admission, reply_to);
     let mut buffered = [args; MAX_ARITY];
     let args = decode_args(args, entry.operation.arity, &mut buffered);
+    // A function that makes a stream may spawn, and make timers.
+    let inside = runtime.handle().enter();
     let started = args.and_then(|args| {
         let output = OutputPort::new(Arc::clone(&buffer));
         let call = Call {
@@ -68,6 +71,7 @@ fn try_open<'a>(
         };
         start_call(entry, &call)
     });
+    drop(inside);
     let started = started.inspect_err(|_| task.end_here())?;
     let mut input = None;
     match started {

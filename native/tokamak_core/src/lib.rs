@@ -13,6 +13,7 @@ pub mod queue;
 #[cfg(target_os = "linux")]
 pub mod reactor;
 pub mod readiness;
+pub mod stream_hub;
 mod sync;
 pub mod task_state;
 pub mod timer_wheel;

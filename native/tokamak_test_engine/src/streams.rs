@@ -5,7 +5,7 @@ use crate::counters::{Guard, increment};
 use crate::failures::{Failure, Unencodable};
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
-use tokamak::Bytes;
+use tokamak::{Bytes, StreamHub};
 
 /// The numbers from 1, without end; each is counted when it is produced.
 #[tokamak::op(stream)]
@@ -27,6 +27,21 @@ fn silence(key: u64) -> impl Stream<Item = u64> {
 #[tokamak::op(stream)]
 fn binaries(count: u64, size: usize) -> impl Stream<Item = Bytes> {
     stream::iter(0..count).map(move |index| Bytes::from(vec![index as u8; size]))
+}
+
+/// The numbers from 1 to each of these, merged; the last handle of the hub goes when all are in.
+#[tokamak::op(stream)]
+fn merged(counts: Vec<u64>) -> impl Stream<Item = u64> {
+    let (hub, merged) = StreamHub::new();
+    tokio::spawn(async move {
+        for count in counts {
+            tokio::task::yield_now().await;
+            if hub.add(stream::iter(1..=count)).is_err() {
+                break;
+            }
+        }
+    });
+    merged
 }
 
 /// So many numbers, then an error.
