@@ -9,8 +9,13 @@
 %% @private
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Args) ->
-    case tokamak_config:check() of
-        ok -> started(tokamak_sup:start_link());
+    maybe_start([fun tokamak_config:check/0, fun tokamak_nif_loader:ensure_loaded/0]).
+
+maybe_start([]) ->
+    started(tokamak_sup:start_link());
+maybe_start([Check | Checks]) ->
+    case Check() of
+        ok -> maybe_start(Checks);
         {error, _} = Error -> Error
     end.
 

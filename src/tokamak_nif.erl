@@ -84,9 +84,12 @@
 -spec load() -> ok | {error, term()}.
 load() ->
     case tokamak_nif_loader:check(tokamak_nif, ?ABI_VERSION) of
-        {ok, Path} -> erlang:load_nif(Path, 0);
+        {ok, Path} -> tokamak_nif_loader:loaded(Path, erlang:load_nif(Path, 0), fun is_of_this_version/0);
         {error, _} = Error -> Error
     end.
+
+is_of_this_version() ->
+    abi_version() =:= ?ABI_VERSION.
 
 %% @doc Returns the version of the interface the library was built for.
 -spec abi_version() -> pos_integer().

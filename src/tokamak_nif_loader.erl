@@ -8,8 +8,10 @@
 %% @private
 -module(tokamak_nif_loader).
 
--export([check/2, check/3]).
+-export([check/2, check/3, loaded/3, ensure_loaded/0]).
 
+%% Why the library was refused: whoever runs `-on_load' functions only logs it.
+-define(REFUSED, {?MODULE, refused}).
 -define(MARKER, <<"tokamak_abi_version=">>).
 
 %% @doc Checks tokamak's own library `Name', see {@link check/3}.
@@ -34,6 +36,28 @@ check(Dir, Name, Expected) ->
         none -> refuse(File, "is not a library of tokamak", []);
         {error, enoent} -> refuse(File, "is missing", []);
         {error, Reason} -> refuse(File, "cannot be read: ~ts", [file:format_error(Reason)])
+    end.
+
+%% @doc Says what is wrong after `erlang:load_nif/2', if something is.
+%%
+%% The VM keeps a library in memory for good, so it may have loaded what was in the same file before.
+-spec loaded(file:filename(), ok | {error, {atom(), string()}}, fun(() -> boolean())) ->
+    ok | {error, {tokamak_nif, string()}}.
+loaded(Path, ok, IsRight) ->
+    case IsRight() of
+        true -> ok;
+        false -> refuse("~ts.so was replaced; this VM still has the one before. Start a new VM", [Path])
+    end;
+loaded(Path, {error, {_Kind, Reason}}, _IsRight) ->
+    refuse(Path ++ ".so", "cannot be loaded: ~ts", [Reason]).
+
+%% @doc Loads tokamak's library, if it is not loaded; the error is what a user is to be told.
+-spec ensure_loaded() -> ok | {error, {tokamak_nif, string()} | atom()}.
+ensure_loaded() ->
+    case code:ensure_loaded(tokamak_nif) of
+        {module, tokamak_nif} -> ok;
+        {error, on_load_failure} -> {error, persistent_term:get(?REFUSED, on_load_failure)};
+        {error, _} = Error -> Error
     end.
 
 %% The directory of this module is the last resort: the VM knows an application by the name of its
@@ -63,4 +87,9 @@ version_after({Start, Length}, Library) ->
 refuse(File, Format, Args) ->
     Help = ". Build it: rebar3 compile, or mix deps.compile --force tokamak; both need cargo"
            " (https://rustup.rs)",
-    {error, {tokamak_nif, lists:flatten(io_lib:format("~ts " ++ Format ++ Help, [File | Args]))}}.
+    refuse("~ts " ++ Format ++ Help, [File | Args]).
+
+refuse(Format, Args) ->
+    Reason = {tokamak_nif, lists:flatten(io_lib:format(Format, Args))},
+    persistent_term:put(?REFUSED, Reason),
+    {error, Reason}.

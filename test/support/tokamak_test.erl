@@ -4,13 +4,13 @@
 -module(tokamak_test).
 
 -export([with_application/1, with_program/2, quietly/1, on_backends/1, cases/1, cases/2]).
--export([wait_until/1, wait_until/2, wait_for/2]).
+-export([wait_until/1, wait_until/2, wait_for/2, wait_for/3]).
 -export([nothing_comes/1, mailbox/0]).
 -export([spawn_process/1, ask/2, kill/1, wait_for_end/1, in_process/1]).
 -export([pipe/0, new_loop/1, raw_loop/1, collect/2, drain_all/1, results/1]).
 -export([open_files/0, file_limit/0, threads/1, switches/1, cpu_ticks/1, own_cpu_ticks/0, rss/0]).
 -export([resources/0, given_back/1]).
--export([clock/0, with_directory/1, repeat/2, start_peer/0]).
+-export([clock/0, with_directory/1, repeat/2, start_peer/0, start_peer/1]).
 
 -define(DEADLINE, 10_000).
 -define(CASE_SECONDS, 60).
@@ -334,8 +334,12 @@ repeat(Times, Fun) ->
 
 %% @doc Another VM with the code of this one, where more may break. It ends with the calling process.
 start_peer() ->
-    Paths = lists:append([["-pa", Path] || Path <- code:get_path(), filename:pathtype(Path) =:= absolute]),
+    start_peer([Path || Path <- code:get_path(), filename:pathtype(Path) =:= absolute]).
+
+%% @doc The same with the code of some directories.
+start_peer(Directories) ->
+    Args = lists:append([["-pa", Directory] || Directory <- Directories]),
     {ok, Peer, _Node} = peer:start_link(#{
-        connection => standard_io, args => Paths, wait_boot => 30_000
+        connection => standard_io, args => Args, wait_boot => 30_000
     }),
     Peer.

@@ -6,6 +6,7 @@ use crate::list::List;
 use rustler::{
     Atom, Binary, Decoder, Encoder, Env, NewBinary, NifResult, Resource, ResourceArc, Term,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Binaries of this size and less are copied: that is cheaper than a reference.
 const SMALL: usize = 256;
@@ -14,6 +15,22 @@ struct Shared(Vec<u8>);
 
 #[rustler::resource_impl]
 impl Resource for Shared {}
+
+/// Whether there is an object of the type that lives for ever.
+static IS_ANCHORED: AtomicBool = AtomicBool::new(false);
+
+/// The library was loaded, and the type opened anew.
+pub(crate) fn loaded() {
+    IS_ANCHORED.store(false, Ordering::Relaxed);
+}
+
+/// Keeps the type, of which operations make objects on threads of ours: a type without objects is freed when
+/// the module is purged, while operations run on. Not from `load`, which must not make objects.
+pub(crate) fn anchor() {
+    if !IS_ANCHORED.swap(true, Ordering::Relaxed) {
+        std::mem::forget(ResourceArc::new(Shared(Vec::new())));
+    }
+}
 
 /// Bytes that become a binary without a copy, whatever their size. As an argument they are a copy.
 ///
@@ -37,6 +54,9 @@ impl Bytes {
 
 impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
+        if !IS_ANCHORED.load(Ordering::Relaxed) {
+            anchor();
+        }
         Self(ResourceArc::new(Shared(bytes)))
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::atoms;
 use crate::batch::Part;
+use crate::bytes;
 use crate::context::LazyCtx;
 use crate::environment::{Envelope, SavedTerm, Sender};
 use crate::gather::{self, Mode};
@@ -530,6 +531,7 @@ pub fn start_runtime<'a>(
         max_blocking_threads,
         max_in_flight,
     };
+    bytes::anchor();
     match runtime::start(options) {
         Ok(()) => atoms::ok().encode(env),
         Err(failed) => (atoms::error(), failed.to_string()).encode(env),

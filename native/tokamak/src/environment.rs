@@ -15,6 +15,7 @@ use std::borrow::Borrow;
 use std::cell::{Cell, OnceCell};
 use std::hash::{Hash, Hasher};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// An environment that belongs to no process.
@@ -344,6 +345,14 @@ pub fn on_scheduler() -> bool {
     unsafe { enif_thread_type() != 0 }
 }
 
+/// Whether the VM halts.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// From now on threads of ours send nothing: the VM halts.
+pub(crate) fn end_sends() {
+    ENDED.store(true, Ordering::Relaxed);
+}
+
 /// Who sends: a process within a NIF call, or a thread that the VM does not know.
 #[derive(Clone, Copy)]
 pub enum Sender<'a> {
@@ -354,11 +363,11 @@ pub enum Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends what `build` makes; `false` when the receiver does not live any more.
+    /// Sends what `build` makes; `false` when the receiver, or the VM, does not live any more.
     pub fn send(self, to: &LocalPid, build: impl FnOnce(Env) -> Term) -> bool {
         match self {
             Self::Process(env) => send_from_process(env, to, build),
-            Self::Thread => send_from_thread(to, build),
+            Self::Thread => !ENDED.load(Ordering::Relaxed) && send_from_thread(to, build),
         }
     }
 }

@@ -30,6 +30,8 @@ pub mod context;
 pub mod environment;
 mod gather;
 #[doc(hidden)]
+pub mod library;
+#[doc(hidden)]
 pub mod list;
 pub mod operation;
 pub mod owners;
@@ -135,7 +137,7 @@ macro_rules! nif {
 
         fn tokamak_load(env: $crate::rustler::Env, _info: $crate::rustler::Term) -> bool {
             let load: fn($crate::rustler::Env) -> bool = $load;
-            $crate::operation::register(env, $module) && load(env)
+            $crate::library::load(env, $module) && load(env)
         }
 
         $crate::rustler::init!($module, load = tokamak_load);

@@ -236,7 +236,7 @@ struct Table {
 static TABLE: OnceLock<Table> = OnceLock::new();
 
 /// Makes the table of this library's operations; to be called from `load`.
-pub fn register(env: Env, engine: &'static str) -> bool {
+pub(crate) fn register(env: Env, engine: &'static str) -> bool {
     let entry = |operation: &'static Operation| {
         let limit = match operation.limit {
             0 => None,

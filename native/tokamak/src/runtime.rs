@@ -104,6 +104,18 @@ pub fn stop(drain: Duration, stopped: impl FnOnce() + Send + 'static) {
     });
 }
 
+/// Drops what runs, because the VM halts: waits up to `time` for that, and tells nobody.
+pub fn halt(time: Duration) {
+    let Some(runtime) = RUNTIME.swap(None) else {
+        return;
+    };
+    runtime.closing.store(true, Ordering::SeqCst);
+    let tokio = runtime.tokio.lock().take();
+    if let Some(tokio) = tokio {
+        tokio.shutdown_timeout(time);
+    }
+}
+
 fn spawn_stopper(run: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name("tokamak-stopper".to_owned());
     // Without a thread left there is nobody to wait; the caller's time-out tells.

@@ -75,7 +75,7 @@ pub struct EventLoop {
     key: PossessionKey,
     /// The term that stands for the loop in messages. It keeps the loop's resource alive, so it is
     /// dropped at the end.
-    handle: Mutex<Option<Arc<SavedTerm>>>,
+    handle: Mutex<Option<SavedTerm>>,
     pub queue: EventQueue<Event>,
     pub drain: Mutex<Drain>,
     pub waiter: Mutex<Option<Waiter>>,
@@ -136,7 +136,7 @@ impl EventLoop {
 
     /// Ties the loop to its owner and to the term that stands for it.
     pub fn bind(self: &Arc<Self>, env: rustler::Env, handle: Term) {
-        *self.handle.lock() = Some(Arc::new(SavedTerm::save(handle)));
+        *self.handle.lock() = Some(SavedTerm::save(handle));
         let possession: Weak<Self> = Arc::downgrade(self);
         // The owner lives, as this is its call.
         owners::own(env, &self.owner, self.key, possession);
@@ -213,8 +213,9 @@ impl EventLoop {
     }
 
     pub fn wake_owner(&self, sender: Sender) {
-        let handle = self.handle.lock().clone();
-        if let Some(handle) = handle {
+        // Held while it is sent: the end takes the handle away, and nothing comes after it.
+        let handle = self.handle.lock();
+        if let Some(handle) = &*handle {
             sender.send(&self.owner, |env| {
                 (atoms::tokamak(), handle.load(env), atoms::ready()).encode(env)
             });
@@ -377,7 +378,7 @@ impl EventLoop {
         let handle = self.handle.lock().take();
         if let Some(process) = self.selecting_process() {
             owners::disown(&process, self.key);
-            self.tell_closed(sender, &process, handle.as_deref());
+            self.tell_closed(sender, &process, handle.as_ref());
         }
         self.descriptors.close();
         let dropped = std::mem::take(&mut *self.drain.lock());

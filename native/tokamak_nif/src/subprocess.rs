@@ -191,10 +191,10 @@ fn subprocess_stop_waiting<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
 #[rustler::nif]
 fn subprocess_active<'a>(env: Env<'a>, handle: Term<'a>, more: u64, once: bool) -> Term<'a> {
     with_own(handle, |subprocess| {
+        let mut state = subprocess.lock();
         if subprocess.is_over() {
             return closed(env);
         }
-        let mut state = subprocess.lock();
         let before = match &state.consumer {
             Consumer::Passive(_) => 0,
             Consumer::Active { credit, .. } => *credit,

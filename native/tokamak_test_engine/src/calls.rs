@@ -4,7 +4,7 @@
 use crate::counters::Guard;
 use std::time::Duration;
 use tokamak::table::Data;
-use tokamak::{Ctx, Value};
+use tokamak::{Ctx, Path, Value};
 
 /// Never ends; counted while it lives.
 #[tokamak::op]
@@ -115,4 +115,22 @@ async fn call_id(ctx: Ctx) -> u64 {
 #[tokamak::op]
 async fn tells(ctx: Ctx, times: i64) -> bool {
     (1..=times).all(|time| ctx.event(Data::Integer(time)))
+}
+
+/// Removes a file when it is dropped.
+struct RemovedOnDrop(std::path::PathBuf);
+
+impl Drop for RemovedOnDrop {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Never ends; there is a file as long as it runs.
+#[tokamak::op]
+async fn holds_file(path: Path) -> std::io::Result<()> {
+    let Path(path) = path;
+    std::fs::write(&path, b"")?;
+    let _file = RemovedOnDrop(path);
+    std::future::pending().await
 }

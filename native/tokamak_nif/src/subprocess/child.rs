@@ -258,6 +258,9 @@ impl Subprocess {
         if !state.consumer.deliver(self, item, sender) {
             self.abandon_locked(state);
         }
+        if self.is_over() {
+            state.consumer.let_go();
+        }
     }
 
     /// Takes the next item for the owner; with a waiter, that is sent it when it comes.
@@ -362,6 +365,7 @@ impl Subprocess {
             let _ = self.stop();
         }
         self.end(state);
+        state.consumer.let_go();
     }
 
     /// The last handle is gone: without demand nothing can be asked of it any more.

@@ -43,6 +43,13 @@ impl Consumer {
         }
     }
 
+    /// Nothing follows: lets the handle go, which keeps the subprocess, and this with it.
+    pub fn let_go(&mut self) {
+        if matches!(self, Self::Active { .. }) {
+            *self = Self::Passive(None);
+        }
+    }
+
     /// Delivers an item. `false`: its loop is closed.
     pub fn deliver(&mut self, subprocess: &Subprocess, item: Item, sender: Sender) -> bool {
         match self {
