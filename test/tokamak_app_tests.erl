@@ -192,6 +192,8 @@ again_and_again() ->
     ok = tokamak_loop:post(Loop, 1, user, x),
     ?assertEqual([{1, user, x}], tokamak_loop:poll(Loop, 5000)),
     [ok = tokamak_test:kill(User) || User <- Users],
+    %% Descriptors that become orphans after the stop would wait for the next start.
+    wait_until(fun() -> maps:get(fds, tokamak_nif:counts()) =:= 0 end),
     stop(),
     %% The janitor's thread stays, and this VM may never have had it before.
     tokamak_test:given_back(maps:update_with(threads, fun(N) -> N + 1 end, Before)).
