@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds the example projects as their users would, and runs their tests: one takes the library as a git
 # dependency of rebar3, one as a path dependency of mix, one is an engine that is used from both; and the
-# guide to writing engines is followed in a fresh directory. Arguments: which of them, of
-# rebar3_app, mix_app, engine (after rebar3_app) and guide.
+# guide to writing engines is followed in a fresh directory; a release is made, unpacked and run.
+# Arguments: which of them, of rebar3_app, mix_app, engine and release (after rebar3_app), and guide.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -76,6 +76,31 @@ test_guide() {
     CARGO_TARGET_DIR=$work/target scripts/follow-guide.sh "$guide" "file://$work/tokamak"
 }
 
+# A release of OTP's own tools, unpacked where nothing else is, in both modes.
+test_release() {
+    release=$work/release
+    rm -rf "$release"
+    mkdir -p "$release/made" "$release/unpacked"
+    erlc -o "$release/made" examples/release/release_example.erl
+    ERL_LIBS=$work/rebar3_app/_build/default/lib erl -noinput -pa "$release/made" \
+        -run release_example make "$release/made" -s init stop
+    tar -xzf "$release/made/release_example.tar.gz" -C "$release/unpacked"
+    rm -rf "$release/made"
+    for mode in interactive embedded; do
+        run_release "$mode" | tee "$release/output"
+        grep -q "^release_example: $release/unpacked/lib/tokamak-.*/priv, $mode mode$" "$release/output" ||
+            fail "the release did not run in $mode mode"
+    done
+}
+
+# As bin/erl of an installed release does it. -noinput: it ends by itself.
+run_release() (
+    cd "$release/unpacked"
+    ROOTDIR=$PWD BINDIR=$(echo "$PWD"/erts-*/bin) EMU=beam PROGNAME=erl
+    export ROOTDIR BINDIR EMU PROGNAME
+    "$BINDIR/erlexec" -noinput -boot "$PWD/releases/1/start" -mode "$1" -s release_example main
+)
+
 # One target directory for all runs: the crates of others are compiled only once.
 rebar3_with_snapshot() {
     TOKAMAK_REPOSITORY=$work/tokamak CARGO_TARGET_DIR=$work/target rebar3 "$@"
@@ -94,6 +119,6 @@ MIX_REBAR3=$(command -v rebar3)
 export MIX_REBAR3 MIX_ENV=test ELIXIR_ERL_OPTIONS='+fnu'
 
 snapshot
-for example in ${*:-rebar3_app mix_app engine guide}; do
+for example in ${*:-rebar3_app mix_app engine release guide}; do
     "test_$example"
 done

@@ -142,6 +142,13 @@ impl Runtime {
         })
     }
 
+    /// Whether this is the running runtime: after a stop, and maybe another start, it is not.
+    pub fn is_current(&self) -> bool {
+        with_current(|current| {
+            current.is_some_and(|current| std::ptr::eq(Arc::as_ptr(current), self))
+        })
+    }
+
     /// tokio's handle.
     pub fn handle(&self) -> &Handle {
         &self.handle

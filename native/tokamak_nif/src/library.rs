@@ -135,6 +135,8 @@ fn start<'a>(env: Env<'a>, progress_interval: u64) -> Term<'a> {
     match Services::start(env.pid(), Duration::from_millis(progress_interval)) {
         Ok(services) => {
             *slot = Some(Arc::new(services));
+            #[cfg(target_os = "linux")]
+            crate::subprocess::open();
             atoms::ok().encode(env)
         }
         Err(error) => (atoms::error(), error.to_string()).encode(env),

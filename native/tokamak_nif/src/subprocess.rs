@@ -52,6 +52,11 @@ impl Drop for SubprocessResource {
     }
 }
 
+/// The application starts: subprocesses may be started.
+pub fn open() {
+    spawner::open();
+}
+
 /// Subprocesses whose end was not taken.
 pub fn count() -> usize {
     child::count()
@@ -117,7 +122,7 @@ fn subprocess_start<'a>(
     let program = || std::path::PathBuf::from(std::ffi::OsStr::from_bytes(program.as_slice()));
     let spawner = match spawner::current(program) {
         Ok(spawner) => spawner,
-        Err(errno) => return failed(env, Failure::Errno(errno.raw_os_error())),
+        Err(failure) => return failed(env, failure),
     };
     let home = (Arc::clone(&spawner), runtime.handle().clone());
     let kill_timeout = request.kill_timeout;
@@ -129,7 +134,7 @@ fn subprocess_start<'a>(
         subprocess.abandon();
         return failed(env, failure);
     }
-    if runtime::current().is_none() {
+    if !runtime.is_current() {
         // It stopped meanwhile and may have missed this one.
         subprocess.abandon();
         return error(env, atoms::shutdown());

@@ -23,12 +23,21 @@ const START_TIME: Duration = Duration::from_secs(10);
 /// How long the end of everything may take beyond the longest kill timeout; the spawner gives up after 5 s.
 const END_TIME: Duration = Duration::from_secs(7);
 
-static CURRENT: Mutex<Option<Arc<Spawner>>> = Mutex::new(None);
+static CURRENT: Mutex<Current> = Mutex::new(Current {
+    is_open: false,
+    spawner: None,
+});
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// An id that no subprocess had before.
 pub fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The running spawner, and whether one may be started: while the application runs.
+struct Current {
+    is_open: bool,
+    spawner: Option<Arc<Spawner>>,
 }
 
 type Stopped = Box<dyn FnOnce() + Send>;
@@ -47,27 +56,40 @@ pub struct Spawner {
     stopped: Mutex<Option<Vec<Stopped>>>,
 }
 
+/// The application starts: from now on a spawner may be started.
+pub fn open() {
+    CURRENT.lock().is_open = true;
+}
+
 /// The running spawner, or a new one.
 ///
 /// # Errors
-/// The operating system's, when it cannot make the thread.
-pub fn current(program: impl FnOnce() -> PathBuf) -> Result<Arc<Spawner>, Errno> {
+/// The application does not run, or the operating system cannot make the thread.
+pub fn current(program: impl FnOnce() -> PathBuf) -> Result<Arc<Spawner>, Failure> {
     let mut current = CURRENT.lock();
-    if let Some(spawner) = current.as_ref()
+    if !current.is_open {
+        return Err(Failure::Shutdown);
+    }
+    if let Some(spawner) = &current.spawner
         && !spawner.closed.load(Ordering::Acquire)
     {
         return Ok(Arc::clone(spawner));
     }
-    let spawner = Spawner::start(program())?;
-    *current = Some(Arc::clone(&spawner));
+    let spawner =
+        Spawner::start(program()).map_err(|errno| Failure::Errno(errno.raw_os_error()))?;
+    current.spawner = Some(Arc::clone(&spawner));
     Ok(spawner)
 }
 
-/// Ends the spawner with all its children, and then calls `stopped`. `false`: there is none.
+/// The application stops: ends the spawner with all its children, and then calls `stopped`. `false`: there is
+/// none.
 pub fn stop(stopped: impl FnOnce() + Send + 'static) -> bool {
-    let Some(spawner) = CURRENT.lock().take() else {
+    let mut current = CURRENT.lock();
+    current.is_open = false;
+    let Some(spawner) = current.spawner.take() else {
         return false;
     };
+    drop(current);
     spawner.stop(Box::new(stopped));
     true
 }
@@ -75,7 +97,7 @@ pub fn stop(stopped: impl FnOnce() + Send + 'static) -> bool {
 /// The spawner's process id.
 pub fn pid() -> Option<u32> {
     let current = CURRENT.lock();
-    let spawner = current.as_ref()?;
+    let spawner = current.spawner.as_ref()?;
     if spawner.closed.load(Ordering::Acquire) {
         return None;
     }
@@ -86,6 +108,7 @@ pub fn pid() -> Option<u32> {
 pub fn count() -> usize {
     let current = CURRENT.lock();
     current
+        .spawner
         .as_ref()
         .map_or(0, |spawner| spawner.children.lock().len())
 }
