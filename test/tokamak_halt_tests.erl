@@ -46,7 +46,7 @@ status(_) -> 0.
 start_vm(Call, Dump) ->
     Paths = lists:append([["-pa", Path] || Path <- code:get_path(), filename:pathtype(Path) =:= absolute]),
     open_port({spawn_executable, os:find_executable("erl")}, [
-        {args, ["-noshell", "-eval", "spawn(fun() -> " ++ Call ++ " end)."] ++ Paths},
+        {args, ["-noshell", "-eval", "spawn(fun() -> try " ++ Call ++ " catch _:_ -> halt(99) end end)."] ++ Paths},
         {env, [{"ERL_CRASH_DUMP", Dump}]},
         {line, 1000},
         exit_status,

@@ -38,7 +38,8 @@ uses(#load{users = Users, counts = Counts}) ->
 %% @doc Waits until every part was used that is not used until a stop.
 wait_until_used(Load) ->
     Endless = [endless_call, endless_stream, endless_program],
-    tokamak_test:wait_for([], fun() -> [Part || {Part, {0, _}} <- maps:to_list(maps:without(Endless, uses(Load)))] end).
+    Unused = fun() -> [Part || {Part, {0, _}} <- maps:to_list(maps:without(Endless, uses(Load)))] end,
+    tokamak_test:wait_for(Unused, [], ?PATIENCE).
 
 %% @doc Ends the users after their current use, and the application, which some of them wait for; fails when one
 %% had to complain.

@@ -25,8 +25,8 @@ pub struct Services {
     pub progress: Arc<Progress>,
     /// The Erlang process that closes selected descriptors of dead owners.
     reaper: Mutex<LocalPid>,
-    /// Loops to close when the application stops.
-    loops: Mutex<HashMap<usize, Weak<EventLoop>>>,
+    /// Loops to close when the application stops; `None` once it has.
+    loops: Mutex<Option<HashMap<usize, Weak<EventLoop>>>>,
 }
 
 /// The slot, not the services: they can be started again.
@@ -55,22 +55,27 @@ impl Services {
             #[cfg(target_os = "linux")]
             reactor: Reactor::start("tokamak-reactor")?,
             reaper: Mutex::new(reaper),
-            loops: Mutex::new(HashMap::new()),
+            loops: Mutex::new(Some(HashMap::new())),
         })
     }
 
-    /// Remembers a loop, and forgets those that are gone.
-    pub fn add_loop(&self, event_loop: &Arc<EventLoop>) {
+    /// Remembers a loop, and forgets those that are gone. `false`: the services have stopped.
+    pub fn add_loop(&self, event_loop: &Arc<EventLoop>) -> bool {
         let mut loops = self.loops.lock();
+        let Some(loops) = loops.as_mut() else {
+            return false;
+        };
         loops.insert(Arc::as_ptr(event_loop) as usize, Arc::downgrade(event_loop));
         if loops.len().is_power_of_two() {
             loops.retain(|_, known| known.strong_count() > 0);
         }
+        true
     }
 
     fn stop(&self, env: Env) {
-        let loops = std::mem::take(&mut *self.loops.lock());
-        for event_loop in loops.into_values().filter_map(|known| known.upgrade()) {
+        let loops = self.loops.lock().take();
+        let loops = loops.into_iter().flat_map(HashMap::into_values);
+        for event_loop in loops.filter_map(|known| known.upgrade()) {
             event_loop.wake_raw_owner(Sender::Process(env));
             event_loop.close(Sender::Process(env));
         }

@@ -83,9 +83,13 @@ fn loop_open<'a>(
     };
     match EventLoop::open(&services, env.pid(), options) {
         Ok(event_loop) => {
-            services.add_loop(&event_loop);
             let handle = HANDLES.make(env, Arc::clone(&event_loop));
             event_loop.bind(env, handle);
+            // Last: whoever ends the loop lets go of its handle, which must be there.
+            if !services.add_loop(&event_loop) {
+                event_loop.close(Sender::Process(env));
+                return error(env, atoms::shutdown());
+            }
             (atoms::ok(), handle).encode(env)
         }
         Err(failed) => error(env, open_error(&failed)),
