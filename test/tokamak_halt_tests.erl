@@ -4,12 +4,11 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--export([end_vms/2, live/1, hold_file/1]).
+-export([live/1, hold_file/1]).
 
 -import(tokamak_test, [wait_until/1, with_directory/1]).
 
-%% `make soak' ends more.
--define(VMS, 3).
+-define(VMS, 2).
 -define(DRAIN, 200).
 %% What an end may take beyond drain_timeout, in milliseconds: the spawner gives children five seconds.
 -define(MARGIN, 10_000).
@@ -24,7 +23,7 @@ halt_test_() ->
         {"operations that run when a VM halts are dropped, from OTP 26 on", fun halt_drops_operations/0}
     ]).
 
-%% @doc Starts so many VMs, one after the other, and ends each under load.
+%% Starts so many VMs, one after the other, and ends each under load.
 end_vms(How, Count) ->
     tokamak_test:repeat(Count, fun() -> with_directory(fun(Directory) -> end_vm(How, Directory) end) end).
 

@@ -8,8 +8,11 @@
 
 -import(tokamak_test, [quietly/1]).
 
-%% `make soak' does it a thousand times.
--define(ROUNDS, 200).
+%% tokamak_app_tests does it a thousand times with loops alone.
+-define(ROUNDS, 100).
+%% Descriptors that may be left: on an overloaded machine one stop in some hundred keeps the three of a runtime.
+%% A leak of every stop is many more.
+-define(DESCRIPTORS_LEFT, 9).
 %% What a stop may take beyond drain_timeout, in milliseconds: children that do not end get some seconds.
 -define(MARGIN, 20_000).
 -define(DRAIN, 20).
@@ -71,5 +74,8 @@ footprint() ->
 wait_for_footprint(Before) ->
     tokamak_test:wait_for([], fun() ->
         Now = footprint(),
-        [{Key, N, now, M} || {Key, N} <- maps:to_list(Before), #{Key := M} <- [Now], M > N]
+        [{Key, N, now, M} || {Key, N} <- maps:to_list(Before), #{Key := M} <- [Now], M > N + may_be_left(Key)]
     end).
+
+may_be_left(open_files) -> ?DESCRIPTORS_LEFT;
+may_be_left(_) -> 0.
