@@ -29,6 +29,8 @@
     op_pool_lost/3,
     op_list/0,
     op_stats/0,
+    op_watch/0,
+    op_look/1,
     op_start_runtime/4,
     op_stop_runtime/2
 ]).
@@ -114,6 +116,12 @@ op_list() -> erlang:nif_error(not_loaded).
 
 -spec op_stats() -> map() | shutdown.
 op_stats() -> erlang:nif_error(not_loaded).
+
+-spec op_watch() -> idle | active.
+op_watch() -> erlang:nif_error(not_loaded).
+
+-spec op_look(reference() | undefined) -> {free | busy, integer(), integer(), integer(), integer()} | shutdown.
+op_look(_Reference) -> erlang:nif_error(not_loaded).
 
 -spec op_start_runtime(pos_integer(), pos_integer(), pos_integer(), term()) -> ok | {error, binary()}.
 op_start_runtime(_Workers, _Blocking, _InFlight, _Table) -> erlang:nif_error(not_loaded).

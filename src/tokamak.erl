@@ -19,7 +19,7 @@
 -export([async/2, async/3, await/1, await/2, await_many/2, await_any/2, cancel/1]).
 -export([gather/1, gather/2]).
 -export([stream/2, stream/3, open/2, open/3, next/1, next/2, push/2, push/3, fold/3, close/1]).
--export([operations/0, stats/0]).
+-export([operations/0, stats/0, top/0, top/1]).
 -export([is_call/1]).
 
 -include("tokamak_error.hrl").
@@ -37,6 +37,7 @@
 -define(GATHER_OPTIONS, #{timeout => timeout, max_concurrency => concurrency, mode => mode}).
 -define(STREAM_OPTIONS, #{window => size, node => node}).
 -define(OPEN_OPTIONS, #{window => size, inbox => size}).
+-define(TOP_OPTIONS, #{interval => interval, count => concurrency}).
 -define(NO_BOUND, 16#7FFFFFFF).
 
 %% @doc Calls an operation and waits for its end, up to five seconds: {@link call/3} without options.
@@ -623,25 +624,49 @@ operations() ->
      || Engine <- tokamak_engines:all(), {Name, Arity, Kind} <- lists:sort(Engine:op_list())
     ].
 
-%% @doc Counts what the library holds: calls `in_flight' in all engines, open `loops' and `fds', processes that
-%% own something (`owners'), and the counts of each `runtime'; the base library's is `runtime', all are in
-%% `engines'.
+%% @doc What the library holds and counts. docs/counters.md says what each number means.
+%%
+%% Calls `in_flight' in all engines, open `loops', `fds' and `subprocesses', processes that own something
+%% (`owners'); each engine's runtime in `engines', the base library's as `runtime', too. How many calls ended in all
+%% engines, by kind, and how long they took: `calls'; how long loops waited for their consumers: `wake_to_drain'.
+%% `loop_totals', `subprocess_totals'; and each open loop, run of a pool (in its engine's map) and subprocess:
+%% `loop_info', `pool_info', `subprocess_info'. The `alarms' that are set. Times are nanoseconds.
 %%
 %% ```
-%% #{in_flight := _, loops := _, runtime := #{workers := _}} = tokamak:stats().
+%% #{in_flight := _, loops := _, runtime := #{workers := _}, calls := #{eager := #{count := _}}} = tokamak:stats().
 %% '''
 -spec stats() -> map().
 stats() ->
-    Runtimes = maps:from_list([{Engine, runtime(Engine)} || Engine <- tokamak_engines:all()]),
-    InFlight = [maps:get(in_flight, Runtime, 0) || Runtime <- maps:values(Runtimes)],
-    (tokamak_nif:counts())#{
-        in_flight => lists:sum(InFlight),
-        runtime => maps:get(tokamak_nif, Runtimes),
-        engines => Runtimes
+    #{engines := Engines, wake_to_drain := Wakes} = Stats = tokamak_stats:stats(),
+    Calls = tokamak_stats:sum([Calls || #{calls := Calls} <- maps:values(Engines)]),
+    Summarised = maps:map(fun(_Engine, Runtime) -> summarised(Runtime) end, Engines),
+    Stats#{
+        calls => summaries(Calls),
+        engines := Summarised,
+        runtime := maps:get(tokamak_nif, Summarised),
+        wake_to_drain := tokamak_stats:summary(Wakes)
     }.
 
-runtime(Engine) ->
-    case Engine:op_stats() of
-        shutdown -> #{workers => 0, in_flight => 0};
-        Stats -> Stats
+summarised(#{calls := Calls} = Runtime) -> Runtime#{calls := summaries(Calls)};
+summarised(Runtime) -> Runtime.
+
+summaries(Calls) ->
+    maps:map(fun(_Kind, Timed) -> tokamak_stats:summary(Timed) end, Calls).
+
+%% @equiv top(#{})
+-spec top() -> ok.
+top() ->
+    top(#{}).
+
+%% @doc Shows what goes on, anew each `interval' (1000) milliseconds, `count' times, or until Enter is pressed
+%% (`infinity'). What is not a terminal gets plain lines.
+%%
+%% ```
+%% ok = tokamak:top(#{interval => 10, count => 1}).
+%% '''
+-spec top(#{interval => pos_integer(), count => pos_integer() | infinity}) -> ok.
+top(Options) ->
+    case tokamak_error:options(Options, ?TOP_OPTIONS) of
+        ok -> tokamak_top:run(maps:get(interval, Options, 1000), maps:get(count, Options, infinity));
+        error -> ?BADARG([Options], [{options, ?TOP_OPTIONS}])
     end.

@@ -40,6 +40,8 @@ keys() ->
         max_in_flight => {262144, between(1, 16777216), "an integer from 1 to 16777216"},
         progress_interval =>
             {100, between(1, 16#FFFFFFFF), "a number of milliseconds from 1 to 2^32-1"},
+        starvation_threshold =>
+            {1000, between(10, 16#FFFFFFFF), "a number of milliseconds from 10 to 2^32-1"},
         drain_timeout =>
             {5000, between(0, 16#FFFFFFFF), "a number of milliseconds from 0 to 2^32-1"}
     }.

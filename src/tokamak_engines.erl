@@ -10,6 +10,8 @@
 -export([start_link/0, ensure/1, all/0, known/0, stop_runtimes/0]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
+-include_lib("kernel/include/logger.hrl").
+
 -define(BASE, tokamak_nif).
 %% The engines that were ever started: their references outlive the application.
 -define(KNOWN, {?MODULE, known}).
@@ -59,7 +61,9 @@ await_stop(Engine, Ref, Drain) ->
     receive
         {tokamak, Ref, stopped} -> ok
     after Drain + ?STOP_GRACE ->
-        logger:warning("tokamak: the runtime of ~s did not stop in time", [Engine])
+        ?LOG_WARNING("tokamak: the runtime of ~ts did not stop in time", [Engine], #{
+            domain => [tokamak], engine => Engine
+        })
     end.
 
 %% @private
@@ -74,6 +78,7 @@ started(Engine) ->
     persistent_term:put(?MODULE, with(Engine, all())),
     persistent_term:put(?KNOWN, with(Engine, known())),
     announce(Engine),
+    ok = tokamak_alarms:watch(Engine),
     open.
 
 %% Other nodes find the engine by this.

@@ -17,6 +17,7 @@
     | timeout
     | count
     | size
+    | interval
     | limit
     | timer
     | direction
@@ -116,6 +117,7 @@ describe(event_type) -> "not an event type";
 describe(milliseconds) -> "not a number of milliseconds from 0 to 2^48-1";
 describe(timeout) -> "not a number of milliseconds from 0 to 2^32-1, nor infinity";
 describe(count) -> "not a positive integer, or too large";
+describe(interval) -> "not a number of milliseconds from 1 to 2^32-1";
 describe(size) -> "not an integer from 1 to 2^31-1";
 describe(limit) -> "not an integer from 1 to 16777216";
 describe(timer) -> "not a timer reference";
@@ -175,6 +177,8 @@ is(timeout, Value) ->
     ?IS_TIMEOUT(Value);
 is(count, Value) ->
     is_integer(Value) andalso Value >= 1 andalso Value =< ?MAX_ID;
+is(interval, Value) ->
+    is_integer(Value) andalso Value >= 1 andalso Value =< 16#FFFFFFFF;
 is(size, Value) ->
     is_integer(Value) andalso Value >= 1 andalso Value =< 16#7FFFFFFF;
 is(limit, Value) ->

@@ -41,6 +41,8 @@
     loop_post/4,
     loop_deliver/5,
     loop_info/1,
+    loop_list/0,
+    loop_totals/0,
     timer_start/3,
     timer_cancel/2
 ]).
@@ -58,6 +60,8 @@
     subprocess_abandon/1,
     subprocess_os_pid/1,
     subprocess_info/1,
+    subprocess_list/0,
+    subprocess_totals/0,
     subprocess_stop_all/1,
     subprocess_spawner/0
 ]).
@@ -76,7 +80,7 @@
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
--define(ABI_VERSION, 2).
+-define(ABI_VERSION, 3).
 -define(STUB, erlang:nif_error(not_loaded)).
 
 -include("tokamak_engine_stubs.hrl").
@@ -104,7 +108,7 @@ start(_ProgressInterval) -> ?STUB.
 stop() -> ?STUB.
 
 %% @doc Counts what the library holds.
--spec counts() -> #{loops := non_neg_integer(), fds := non_neg_integer(), owners := non_neg_integer()}.
+-spec counts() -> #{atom() => non_neg_integer()}.
 counts() -> ?STUB.
 
 %% @doc The term through which other libraries fetch the C table, see include/tokamak.h.
@@ -210,6 +214,14 @@ loop_deliver(_Loop, _CallbackId, _Type, _Data, _Reference) -> ?STUB.
 -spec loop_info(term()) -> map() | error() | badarg.
 loop_info(_Loop) -> ?STUB.
 
+%% The loops that are open.
+-spec loop_list() -> [loop()].
+loop_list() -> ?STUB.
+
+%% One wake in `Sample' is among the times from a wake to its drain, see `op_stats'.
+-spec loop_totals() -> {#{atom() => non_neg_integer()}, Sample :: pos_integer(), tokamak_stats:times()}.
+loop_totals() -> ?STUB.
+
 -spec timer_start(term(), term(), term()) -> pos_integer() | error() | badarg.
 timer_start(_Loop, _Milliseconds, _CallbackId) -> ?STUB.
 
@@ -270,6 +282,13 @@ subprocess_os_pid(_Subprocess) -> ?STUB.
 
 -spec subprocess_info(term()) -> map() | error() | badarg.
 subprocess_info(_Subprocess) -> ?STUB.
+
+%% What {@link subprocess_info/1} gives, of all whose end was not taken.
+-spec subprocess_list() -> [map()].
+subprocess_list() -> ?STUB.
+
+-spec subprocess_totals() -> #{atom() => non_neg_integer()}.
+subprocess_totals() -> ?STUB.
 
 -spec subprocess_stop_all(reference()) -> boolean().
 subprocess_stop_all(_Reference) -> ?STUB.

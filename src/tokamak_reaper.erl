@@ -8,6 +8,8 @@
 -export([start_link/0, reap/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
+-include_lib("kernel/include/logger.hrl").
+
 -spec start_link() -> gen_server:start_ret().
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
@@ -47,9 +49,10 @@ handle_info(reap, State) ->
     {noreply, State};
 handle_info({evicted, Count}, State) ->
     #{shown := Shown, held_back := HeldBack} = tokamak_nif:progress_stats(),
-    logger:debug(
+    ?LOG_DEBUG(
         "tokamak: forgot ~b idle progress keys; of all reports ~b were shown and ~b held back",
-        [Count, Shown, HeldBack]
+        [Count, Shown, HeldBack],
+        #{domain => [tokamak]}
     ),
     {noreply, State};
 handle_info(_Message, State) ->

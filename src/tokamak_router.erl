@@ -11,6 +11,8 @@
 -export([start_link/0, create_table/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
+-include_lib("kernel/include/logger.hrl").
+
 %% The loops that are watched: which place in the set each has.
 -type state() :: #{Monitor :: reference() => Index :: non_neg_integer()}.
 
@@ -78,7 +80,7 @@ replace(Index, State) ->
         {ok, Loop} ->
             watch(Index, Loop, State);
         {error, Reason} ->
-            logger:error("tokamak: loop ~b cannot be made: ~tp", [Index, Reason]),
+            ?LOG_ERROR("tokamak: loop ~b cannot be made: ~tp", [Index, Reason], #{domain => [tokamak], loop => Index}),
             _ = erlang:send_after(?RETRY, self(), {replace, Index}),
             State
     end.

@@ -27,6 +27,7 @@
 -export([shut_down/0, is_subprocess/1, is_signal/1]).
 
 -include("tokamak_error.hrl").
+-include_lib("kernel/include/logger.hrl").
 
 -export_type([subprocess/0, status/0, options/0, run_options/0, argument/0, output/0, signal/0]).
 
@@ -461,7 +462,7 @@ shut_down(Ref) ->
             receive
                 {tokamak, Ref, stopped} -> ok
             after ?STOP_TIME ->
-                logger:warning("tokamak: subprocesses did not end in time")
+                ?LOG_WARNING("tokamak: subprocesses did not end in time", [], #{domain => [tokamak]})
             end;
         false ->
             ok

@@ -22,6 +22,7 @@ init([]) ->
         #{id => reaper, start => {tokamak_reaper, start_link, []}},
         #{id => pg, start => {pg, start_link, [tokamak]}},
         #{id => engines, start => {tokamak_engines, start_link, []}},
+        #{id => alarms, start => {tokamak_alarms, start_link, []}},
         #{id => loops, start => {tokamak_loop_sup, start_link, []}, type => supervisor},
         #{id => pools, start => {tokamak_pool_sup, start_link, []}, type => supervisor},
         #{id => router, start => {tokamak_router, start_link, []}}

@@ -14,4 +14,7 @@ rustler::atoms! {
     bad_return, dispatched, duplicates, failed, finished, item, over, refused, results, stop, succeeded,
 
     operations, queue_depth, runtime, slow_polls, tasks, workers,
+
+    active, busy, calls, ended, free, gather, idle, parked, parks, parts, pool, pool_info, pools, probed, refused_calls,
+    refused_events, sample, submit, sum, times, uptime, runs,
 }

@@ -7,6 +7,7 @@ use crate::bytes;
 use crate::context::LazyCtx;
 use crate::environment::{Envelope, SavedTerm, Sender};
 use crate::gather::{self, Mode};
+use crate::latency::{self, Label};
 use crate::list::List;
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
 use crate::owners;
@@ -27,7 +28,7 @@ use tokamak_core::task_state::State;
 pub const MAX_ARITY: usize = 8;
 
 /// A first poll that takes longer is counted.
-const SLOW_POLL: Duration = Duration::from_millis(1);
+const SLOW_POLL_NANOSECONDS: u64 = 1_000_000;
 
 /// What the handle of a call refers to.
 pub struct CallResource {
@@ -189,8 +190,12 @@ fn poll_eagerly<'a>(
     let _entered = runtime.handle().enter();
     let watch = Stopwatch::start();
     let polled = catch_unwind(AssertUnwindSafe(|| eager(&call)));
-    if watch.elapsed() > SLOW_POLL {
+    let nanoseconds = watch.nanoseconds();
+    if nanoseconds > SLOW_POLL_NANOSECONDS {
         runtime::count_slow_poll(entry.operation.name);
+    }
+    if let Ok(Ok(Eager::Ready(_))) = &polled {
+        latency::eager_ended(&watch, nanoseconds);
     }
     match polled {
         Ok(polled) => polled.map(Some),
@@ -451,8 +456,9 @@ pub fn gather<'a>(
             }
         }
     }
+    latency::count_parts(parts.len());
     let gathered = gather::gather(runtime, parts, max_concurrency, mode);
-    task.spawn(batch_entry(), Box::pin(gathered));
+    task.spawn_as(Label::Gather, batch_entry(), Box::pin(gathered));
     task.key().encode(env)
 }
 
@@ -547,28 +553,4 @@ pub fn stop_runtime<'a>(env: Env<'a>, drain_milliseconds: u64, reference: Term<'
         });
     });
     atoms::ok().encode(env)
-}
-
-/// Counts of the runtime.
-pub fn stats(env: Env) -> Term {
-    let Some(runtime) = runtime::current() else {
-        return atoms::shutdown().encode(env);
-    };
-    let metrics = runtime.handle().metrics();
-    let options = runtime.options;
-    let slow: Vec<(String, u64)> = runtime::slow_polls()
-        .into_iter()
-        .map(|(name, count)| (name.to_owned(), count))
-        .collect();
-    let free = runtime.blocking.available_permits();
-    rustler::term_map!(env, {
-        atoms::workers() => options.worker_threads,
-        atoms::max_blocking_threads() => options.max_blocking_threads,
-        atoms::max_in_flight() => options.max_in_flight,
-        atoms::in_flight() => runtime.in_flight(),
-        atoms::blocking_running() => options.max_blocking_threads.saturating_sub(free),
-        atoms::queue_depth() => metrics.global_queue_depth(),
-        atoms::tasks() => metrics.num_alive_tasks(),
-        atoms::slow_polls() => slow,
-    })
 }

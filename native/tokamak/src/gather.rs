@@ -77,7 +77,7 @@ pub async fn gather(
 }
 
 async fn place(runtime: &Arc<Runtime>) -> Option<Admission> {
-    match runtime.admit(1) {
+    match runtime.try_admit(1) {
         Ok(admission) => Some(admission),
         Err(_) => runtime.admit_later().await,
     }

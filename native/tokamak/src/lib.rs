@@ -29,6 +29,7 @@ pub mod calls;
 pub mod context;
 pub mod environment;
 mod gather;
+mod latency;
 #[doc(hidden)]
 pub mod library;
 #[doc(hidden)]
@@ -41,7 +42,10 @@ pub mod pool_calls;
 pub mod progress;
 pub mod reply;
 pub mod runtime;
-mod stopwatch;
+#[doc(hidden)]
+pub mod stats;
+#[doc(hidden)]
+pub mod stopwatch;
 pub mod stream;
 #[doc(hidden)]
 pub mod stream_calls;
@@ -50,6 +54,7 @@ pub mod submit;
 pub mod submit_calls;
 pub mod table;
 pub mod task;
+pub mod watcher;
 
 #[doc(hidden)]
 pub use inventory;
@@ -211,7 +216,9 @@ macro_rules! engine_nifs {
             pool_calls::lost as op_pool_lost(handle: [Term<'a>], worker: [u64], reason: [Term<'a>])
         );
         $crate::engine_nif!(calls::operations as op_list());
-        $crate::engine_nif!(calls::stats as op_stats());
+        $crate::engine_nif!(stats::stats as op_stats());
+        $crate::engine_nif!(watcher::watch as op_watch());
+        $crate::engine_nif!(watcher::look as op_look(reference: [Term<'a>]));
         $crate::engine_nif!(
             calls::start_runtime as op_start_runtime(
                 workers: [usize], blocking: [usize], in_flight: [usize], table: [Term<'a>]

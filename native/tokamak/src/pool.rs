@@ -8,13 +8,16 @@
 mod feed;
 mod item;
 mod operation;
+mod runs;
 
 pub(crate) use feed::{Feed, Next};
 pub(crate) use item::Item;
 pub(crate) use operation::OperationHandler;
+pub(crate) use runs::{going_on, totals};
 
 use crate::atoms;
 use crate::environment::{SavedTerm, Sender, TermKey, TermList};
+use crate::latency::Label;
 use crate::list::List;
 use crate::owners::{self, Possession};
 use crate::pool_calls::PoolResource;
@@ -51,6 +54,7 @@ pub(crate) enum Reference {
 struct Open {
     reference: Reference,
     pool: Pool,
+    counted: runs::Counted,
 }
 
 /// The way from a run to its owner.
@@ -164,7 +168,12 @@ impl Run {
             return;
         };
         let pool = self.pool.clone();
-        *self.gate.open.write() = Some(Open { reference, pool });
+        let counted = runs::Counted::new(self.gate.owner, pool.clone());
+        *self.gate.open.write() = Some(Open {
+            reference,
+            pool,
+            counted,
+        });
         let end: Arc<dyn RunEnd> = Arc::clone(&self.gate) as _;
         self.task.set_run(end);
         let (pool, time_limit) = (self.pool.clone(), self.time_limit);
@@ -172,7 +181,8 @@ impl Run {
             let (outcome, in_time) = run_within(running, &pool, time_limit).await;
             reply(outcome, in_time, pool.stats())
         };
-        self.task.spawn(calls::batch_entry(), Box::pin(run));
+        self.task
+            .spawn_as(Label::Pool, calls::batch_entry(), Box::pin(run));
     }
 }
 
@@ -279,9 +289,17 @@ impl Gate {
 
 impl RunEnd for Gate {
     fn end(&self, caller: &LocalPid, reply: Reply) {
-        let Some(Open { reference, pool }) = self.open.write().take() else {
+        let open = self.open.write().take();
+        let Some(Open {
+            reference,
+            pool,
+            counted,
+        }) = open
+        else {
             return;
         };
+        // Before the message: whoever has it finds the run in the totals.
+        drop(counted);
         if let (Some(key), Ok(_)) = (&self.progress, &reply) {
             let stats = pool.stats();
             let done = stats.succeeded + stats.failed;

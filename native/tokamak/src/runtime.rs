@@ -6,13 +6,14 @@
 //! runtime.
 
 use crate::task::Task;
+use crate::watcher;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -31,6 +32,8 @@ pub struct Options {
 pub struct Runtime {
     /// What it was started with.
     pub options: Options,
+    /// When it was started.
+    pub started: Instant,
     handle: Handle,
     tokio: Mutex<Option<TokioRuntime>>,
     /// Blocking calls that run; tokio's own queue of them is not bounded.
@@ -133,6 +136,7 @@ impl Runtime {
             .build()?;
         Ok(Self {
             options,
+            started: Instant::now(),
             handle: tokio.handle().clone(),
             tokio: Mutex::new(Some(tokio)),
             blocking: Arc::new(Semaphore::new(options.max_blocking_threads)),
@@ -154,11 +158,25 @@ impl Runtime {
         &self.handle
     }
 
-    /// Takes `count` calls in.
+    /// Takes `count` calls in; counts them as refused if there are no places.
     ///
     /// # Errors
     /// [`Refusal`].
     pub fn admit(self: &Arc<Self>, count: u32) -> Result<Admission, Refusal> {
+        let admitted = self.try_admit(count);
+        match &admitted {
+            Ok(_) => watcher::active(),
+            Err(Refusal::Overloaded) => watcher::calls_refused(count),
+            Err(Refusal::Shutdown) => {}
+        }
+        admitted
+    }
+
+    /// Takes `count` calls in, if there are places.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn try_admit(self: &Arc<Self>, count: u32) -> Result<Admission, Refusal> {
         if self.closing.load(Ordering::Relaxed) {
             return Err(Refusal::Shutdown);
         }

@@ -5,7 +5,7 @@
 //! calibrates it, which takes a while: that is done once, beside everything else.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 static CLOCK: OnceLock<quanta::Clock> = OnceLock::new();
 
@@ -35,11 +35,31 @@ impl Stopwatch {
         }
     }
 
-    /// The time since the start.
-    pub fn elapsed(&self) -> Duration {
+    /// What the processor's counter showed at the start: as good as chance. All ones where it was not looked at.
+    pub fn start_ticks(&self) -> u64 {
         match self {
-            Self::Counter(clock, start) => clock.delta(*start, clock.raw()),
-            Self::Monotonic(start) => start.elapsed(),
+            Self::Counter(_, start) => *start,
+            Self::Monotonic(_) => u64::MAX,
         }
     }
+
+    /// The nanoseconds since the start.
+    pub fn nanoseconds(&self) -> u64 {
+        match self {
+            Self::Counter(clock, start) => clock.delta_as_nanos(*start, clock.raw()),
+            Self::Monotonic(start) => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// What the processor's counter shows; 0 while it is not calibrated, in the first moments after the start.
+pub fn ticks() -> u64 {
+    CLOCK.get().map_or(0, quanta::Clock::raw)
+}
+
+/// The nanoseconds since the counter showed so many ticks, on whatever processor.
+pub fn nanoseconds_since(ticks: u64) -> u64 {
+    CLOCK
+        .get()
+        .map_or(0, |clock| clock.delta_as_nanos(ticks, clock.raw()))
 }

@@ -5,6 +5,7 @@ use crate::atoms;
 use crate::batch::{Batch, Part};
 use crate::calls::{NotMade, batch_entry, callable, running, start};
 use crate::context::LazyCtx;
+use crate::latency::{self, Label};
 use crate::list::List;
 use crate::reply::Reply;
 use crate::runtime::{Admission, Refusal, Runtime};
@@ -53,7 +54,9 @@ fn try_submit<'a>(
         .collect();
     let sink = LoopSink::new(Arc::clone(port), Arc::downgrade(&task), alone);
     task.set_sink(sink);
-    task.spawn(
+    latency::count_parts(count);
+    task.spawn_as(
+        Label::Submit,
         batch_entry(),
         Box::pin(run(runtime, parts, pusher, admissions)),
     );

@@ -3,6 +3,7 @@
 
 use crate::atoms;
 use crate::environment::{Envelope, on_scheduler, with_scratch};
+use crate::latency::{Label, Measured};
 use crate::operation::{Entry, ReplyFuture};
 use crate::owners::{self, Owner, Possession};
 use crate::reply::{Reason, Reply, encode_reply};
@@ -52,6 +53,7 @@ pub struct Task {
     /// Taken at the end.
     live: Mutex<Live>,
     cancelled: Notify,
+    measured: Measured,
 }
 
 struct Live {
@@ -84,6 +86,7 @@ impl Task {
                 ended: false,
             }),
             cancelled: Notify::new(),
+            measured: Measured::new(),
         });
         if owned {
             let possession: Weak<Self> = Arc::downgrade(&task);
@@ -134,6 +137,12 @@ impl Task {
 
     /// Runs a future as this call, within the operation's bound.
     pub fn spawn(self: &Arc<Self>, entry: &'static Entry, future: ReplyFuture) {
+        self.spawn_as(Label::of(entry), entry, future);
+    }
+
+    /// Runs a future as this call, which is counted under a label.
+    pub fn spawn_as(self: &Arc<Self>, label: Label, entry: &'static Entry, future: ReplyFuture) {
+        self.measured.start(label, self.key);
         // Made here, not in the future: a runtime that stops may drop that before it ever ran.
         let end = EndGuard(Arc::clone(self));
         let run = async move {
@@ -151,6 +160,7 @@ impl Task {
         entry: &'static Entry,
         run: Box<dyn FnOnce() -> Reply + Send>,
     ) {
+        self.measured.start(Label::of(entry), self.key);
         let end = EndGuard(Arc::clone(self));
         let blocking = async move {
             let end = end;
@@ -205,6 +215,7 @@ impl Task {
 
     /// Gives back what a running call holds: its place, its owner's hold, its abort handle.
     fn take_live(&self) -> Option<ReplyTo> {
+        self.measured.end();
         let mut live = self.live.lock();
         live.ended = true;
         let abort = live.abort.take();

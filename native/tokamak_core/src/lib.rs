@@ -6,6 +6,7 @@
 
 pub mod event;
 pub mod event_id;
+pub mod histogram;
 pub mod limiter;
 pub mod panic;
 pub mod pool;
@@ -13,6 +14,7 @@ pub mod queue;
 #[cfg(target_os = "linux")]
 pub mod reactor;
 pub mod readiness;
+pub mod sharded;
 pub mod stream_hub;
 mod sync;
 pub mod task_state;

@@ -103,6 +103,7 @@ fn consume_timeslice(env: Env, count: usize) {
 impl EventLoop {
     /// The owner of a raw loop takes up to `max` events.
     pub fn drain<'a>(&self, env: Env<'a>, max: usize) -> Drained<'a> {
+        self.wakes.arrived();
         let mut state = self.drain.lock();
         if !std::mem::replace(&mut state.unfinished, true) {
             self.recheck(env, &mut state, Consumer::Reader);
@@ -136,6 +137,7 @@ impl EventLoop {
 
     /// A process polls; with a reference, it waits if there is nothing.
     pub fn poll<'a>(&self, env: Env<'a>, reference: Option<Term<'a>>) -> Polled<'a> {
+        self.wakes.arrived();
         let mut state = self.drain.lock();
         // Under the lock: of two that poll at once, the second finds the first one waiting.
         if self.is_polled_by_other(env) {
@@ -218,6 +220,7 @@ impl EventLoop {
     /// The loop's process takes events: those with a handler as `{Pid, Message}`, while the others
     /// are parked for pollers.
     pub fn dispatch<'a>(&self, env: Env<'a>) -> Drained<'a> {
+        self.wakes.arrived();
         let mut state = self.drain.lock();
         let mut terms = self.term_list(env, DEFAULT_MAX);
         if !self.handlers.are_any() {

@@ -13,7 +13,9 @@ use crate::fd::Fd;
 use crate::handlers::Handlers;
 use crate::library::Services;
 use crate::payload::{Event, Payload};
+use crate::stats;
 use crate::submissions::Ties;
+use crate::wakes::Wakes;
 use crate::watch::{Direction, Watch};
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
@@ -24,6 +26,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokamak::environment::{SavedTerm, Sender};
 use tokamak::owners::{self, Possession, PossessionKey};
+use tokamak::watcher;
 use tokamak_core::event::EventType;
 use tokamak_core::queue::{Batch, EventQueue, Refused, Wake};
 use tokamak_core::timers::{Fired, NotStarted, TimerSet, TimerSink};
@@ -67,6 +70,12 @@ pub struct Waiter {
     pub reference: SavedTerm,
 }
 
+fn count_refused<T>(refused: &Refused<T>) {
+    if let Refused::Overloaded(_) = refused {
+        watcher::events_refused(1);
+    }
+}
+
 /// An event loop.
 pub struct EventLoop {
     pub this: Weak<EventLoop>,
@@ -87,6 +96,9 @@ pub struct EventLoop {
     next_watch: AtomicU64,
     coalesced: AtomicU64,
     closed: AtomicBool,
+    pub wakes: Wakes,
+    /// Whether its counters are among those of the loops that ended.
+    pub is_counted: AtomicBool,
 }
 
 impl EventLoop {
@@ -123,6 +135,8 @@ impl EventLoop {
                 next_watch: AtomicU64::new(1),
                 coalesced: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
+                wakes: Wakes::default(),
+                is_counted: AtomicBool::new(false),
             }
         });
         match failed {
@@ -155,6 +169,22 @@ impl EventLoop {
         self.options.backend == Backend::Native
     }
 
+    /// The term that stands for the loop, while it is open.
+    pub fn term<'a>(&self, env: rustler::Env<'a>) -> Option<Term<'a>> {
+        let handle = self.handle.lock();
+        handle.as_ref().map(|handle| handle.load(env))
+    }
+
+    /// How many descriptors are watched, for each direction.
+    pub fn watched(&self) -> [usize; 2] {
+        let watches = self.watches.lock();
+        let of = |direction: Direction| {
+            let interest = watches.values().map(|watch| watch.interest());
+            interest.filter(|is| is[direction.index()]).count()
+        };
+        Direction::BOTH.map(of)
+    }
+
     /// The process that enif_select tells, where that backend is used.
     pub fn selecting_process(&self) -> Option<LocalPid> {
         self.descriptors.selecting_process()
@@ -173,7 +203,7 @@ impl EventLoop {
     /// # Errors
     /// [`Refused`] with the event, when the queue is full or the loop closed.
     pub fn post(&self, sender: Sender, event: Event) -> Result<(), Refused<Event>> {
-        let wake = self.queue.try_push(event)?;
+        let wake = self.queue.try_push(event).inspect_err(count_refused)?;
         self.after_push(sender, wake);
         Ok(())
     }
@@ -183,7 +213,8 @@ impl EventLoop {
     /// # Errors
     /// [`Refused`] with the event, when there was no room in time, or the loop closed.
     pub fn post_timeout(&self, event: Event, timeout: Duration) -> Result<(), Refused<Event>> {
-        let wake = self.queue.push_timeout(event, timeout)?;
+        let pushed = self.queue.push_timeout(event, timeout);
+        let wake = pushed.inspect_err(count_refused)?;
         self.after_push(Sender::Thread, wake);
         Ok(())
     }
@@ -216,6 +247,7 @@ impl EventLoop {
         // Held while it is sent: the end takes the handle away, and nothing comes after it.
         let handle = self.handle.lock();
         if let Some(handle) = &*handle {
+            self.wakes.sending();
             sender.send(&self.owner, |env| {
                 (atoms::tokamak(), handle.load(env), atoms::ready()).encode(env)
             });
@@ -226,6 +258,7 @@ impl EventLoop {
     pub fn wake_waiter(&self, sender: Sender, why: Atom) {
         let waiter = self.waiter.lock().take();
         if let Some(waiter) = waiter {
+            self.wakes.sending();
             sender.send(&waiter.pid, |env| {
                 (atoms::tokamak(), waiter.reference.load(env), why).encode(env)
             });
@@ -239,10 +272,14 @@ impl EventLoop {
     pub fn start_timer(&self, delay: Duration, callback_id: u64) -> Result<u64, NotStarted> {
         // Timers that fired are let into the queue whatever its bound: a loop that nobody consumes must
         // not be given more.
-        if self.queue.is_full() {
-            return Err(NotStarted::Overloaded);
+        let started = match self.queue.is_full() {
+            true => Err(NotStarted::Overloaded),
+            false => self.timers.start(delay, callback_id),
+        };
+        if started == Err(NotStarted::Overloaded) {
+            watcher::events_refused(1);
         }
-        self.timers.start(delay, callback_id)
+        started
     }
 
     /// Watches a direction of a descriptor for a callback id.
@@ -388,6 +425,7 @@ impl EventLoop {
             drop(event);
             self.queue.release(1);
         }
+        stats::loop_ended(self);
         true
     }
 

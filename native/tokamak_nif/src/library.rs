@@ -72,6 +72,13 @@ impl Services {
         true
     }
 
+    /// The loops that there are, and perhaps some that were closed.
+    pub fn loops(&self) -> Vec<Arc<EventLoop>> {
+        let loops = self.loops.lock();
+        let known = loops.iter().flat_map(HashMap::values);
+        known.filter_map(Weak::upgrade).collect()
+    }
+
     fn stop(&self, env: Env) {
         let loops = self.loops.lock().take();
         let loops = loops.into_iter().flat_map(HashMap::into_values);

@@ -10,7 +10,6 @@ use crate::handle::{HandleType, Handled};
 use crate::library;
 use crate::payload::{Acknowledged, Event, Payload};
 use crate::select;
-use crate::watch::Direction;
 use rustler::{Atom, Encoder, Env, LocalPid, Term};
 use std::sync::Arc;
 use std::time::Duration;
@@ -380,16 +379,7 @@ fn loop_info<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
         let options = event_loop.options;
         let metrics = event_loop.queue.metrics();
         let native = options.backend == Backend::Native;
-        let watched: Vec<[bool; 2]> = {
-            let watches = event_loop.watches.lock();
-            watches.values().map(|watch| watch.interest()).collect()
-        };
-        let count = |direction: Direction| {
-            watched
-                .iter()
-                .filter(|interest| interest[direction.index()])
-                .count()
-        };
+        let [readers, writers] = event_loop.watched();
         rustler::term_map!(env, {
             atoms::kind() => if event_loop.is_raw() { atoms::raw() } else { atoms::supervised() },
             atoms::backend() => if native { atoms::native() } else { atoms::select() },
@@ -398,8 +388,8 @@ fn loop_info<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
             atoms::max_timers() => options.max_timers,
             atoms::queued() => event_loop.queue.len(),
             atoms::timers() => event_loop.timers.len(),
-            atoms::readers() => count(Direction::Read),
-            atoms::writers() => count(Direction::Write),
+            atoms::readers() => readers,
+            atoms::writers() => writers,
             atoms::handlers() => event_loop.handlers.len(),
             atoms::pushed() => metrics.pushed,
             atoms::drained() => metrics.drained,

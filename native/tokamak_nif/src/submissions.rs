@@ -14,6 +14,7 @@ use tokamak::reply::Reply;
 use tokamak::submit::{LoopPort, NoPlace};
 use tokamak::table::Data;
 use tokamak::task::Task;
+use tokamak::watcher;
 use tokamak_core::event::EventType;
 use tokamak_core::queue::Refused;
 
@@ -87,7 +88,10 @@ pub fn end_type(is_error: bool) -> EventType {
 impl LoopPort for EventLoop {
     fn reserve(&self, count: usize) -> Result<(), NoPlace> {
         self.queue.reserve(count).map_err(|refused| match refused {
-            Refused::Overloaded(()) => NoPlace::Overloaded,
+            Refused::Overloaded(()) => {
+                watcher::events_refused(count);
+                NoPlace::Overloaded
+            }
             Refused::Closed(()) => NoPlace::Closed,
         })
     }

@@ -322,28 +322,50 @@ fn subprocess_os_pid<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
 
 #[rustler::nif]
 fn subprocess_info<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
-    with_any(handle, |subprocess| {
-        if subprocess.is_over() {
-            return closed(env);
-        }
-        let state = subprocess.lock();
-        let phase = match (state.is_running(), state.has_exited()) {
-            (_, true) => atoms::exited(),
-            (true, _) => atoms::running(),
-            _ => atoms::closed(),
-        };
-        let credit = match &state.consumer {
-            Consumer::Active { credit, .. } => *credit,
-            _ => 0,
-        };
-        rustler::term_map!(env, {
-            atoms::state() => phase,
-            atoms::owner() => subprocess.owner,
-            atoms::credit() => credit,
-            atoms::written() => state.counters.written,
-            atoms::stdout() => state.counters.stdout,
-            atoms::stderr() => state.counters.stderr,
-        })
+    with_any(handle, |subprocess| match subprocess.is_over() {
+        true => closed(env),
+        false => info(env, subprocess),
+    })
+}
+
+fn info<'a>(env: Env<'a>, subprocess: &Subprocess) -> Term<'a> {
+    let state = subprocess.lock();
+    let phase = match (state.is_running(), state.has_exited()) {
+        (_, true) => atoms::exited(),
+        (true, _) => atoms::running(),
+        _ => atoms::closed(),
+    };
+    let credit = match &state.consumer {
+        Consumer::Active { credit, .. } => *credit,
+        _ => 0,
+    };
+    rustler::term_map!(env, {
+        atoms::state() => phase,
+        atoms::owner() => subprocess.owner,
+        atoms::credit() => credit,
+        atoms::written() => state.counters.written,
+        atoms::stdout() => state.counters.stdout,
+        atoms::stderr() => state.counters.stderr,
+    })
+}
+
+/// What is known of each subprocess whose end was not taken.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn subprocess_list<'a>(env: Env<'a>) -> Vec<Term<'a>> {
+    let children = spawner::children();
+    let open = children.iter().filter(|child| !child.is_over());
+    open.map(|child| info(env, child)).collect()
+}
+
+/// The counters of all subprocesses.
+#[rustler::nif]
+fn subprocess_totals<'a>(env: Env<'a>) -> Term<'a> {
+    let (started, counters) = child::totals();
+    rustler::term_map!(env, {
+        atoms::started() => started,
+        atoms::written() => counters.written,
+        atoms::stdout() => counters.stdout,
+        atoms::stderr() => counters.stderr,
     })
 }
 

@@ -78,6 +78,12 @@ fn block(key: u64, milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
+/// Holds its worker for so many milliseconds, as no operation should.
+#[tokamak::op]
+async fn hog(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
 /// Blocks one thread, at most.
 #[tokamak::op(blocking, limit = 1)]
 fn block_one(key: u64, milliseconds: u64) {

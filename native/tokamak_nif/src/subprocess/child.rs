@@ -6,7 +6,7 @@
 //! the runtime go on; without demand the output stays in the pipe and the child waits.
 
 use super::consumer::Consumer;
-use super::output::{Failure, Item, Outputs};
+use super::output::{Failure, Item, Outputs, Stream};
 use super::pipe::Pipe;
 use super::spawner::Spawner;
 use super::waiter::Waiter;
@@ -15,7 +15,7 @@ use crate::submissions::Tie;
 use parking_lot::{Mutex, MutexGuard};
 use rustler::{Encoder, Env, LocalPid};
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use tokamak::environment::Sender;
@@ -29,6 +29,22 @@ const BATCH: usize = 16;
 
 /// Subprocesses whose end was not taken.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+static STARTED: AtomicU64 = AtomicU64::new(0);
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+static OUTPUT: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Subprocesses that were started since the library was loaded, and what went through.
+pub fn totals() -> (u64, Counters) {
+    let [stdout, stderr] = OUTPUT.each_ref().map(|n| n.load(Ordering::Relaxed));
+    let written = WRITTEN.load(Ordering::Relaxed);
+    let counters = Counters {
+        written,
+        stdout,
+        stderr,
+    };
+    (STARTED.load(Ordering::Relaxed), counters)
+}
 
 /// The number of subprocesses whose end was not taken.
 pub fn count() -> usize {
@@ -170,6 +186,7 @@ impl Subprocess {
             // Its stop follows the start on its way to the spawner.
             return;
         }
+        STARTED.fetch_add(1, Ordering::Relaxed);
         state.this = Some(Arc::clone(self));
         state.pid = Some(pid);
         state.input = pipes.stdin.map(Pipe::writer);
@@ -294,6 +311,7 @@ impl Subprocess {
         match input.poll_write(&mut cx, &self.runtime, buffers) {
             Poll::Ready(Ok(count)) => {
                 state.counters.written += count as u64;
+                WRITTEN.fetch_add(count as u64, Ordering::Relaxed);
                 Written::Bytes(count)
             }
             Poll::Ready(Err(errno)) => Written::Failed(errno),
@@ -422,11 +440,14 @@ impl State {
 
 impl Counters {
     fn add(&mut self, item: &Item) {
-        use super::output::Stream;
-        match item {
-            Item::Output(Stream::Stdout, chunk) => self.stdout += chunk.len() as u64,
-            Item::Output(Stream::Stderr, chunk) => self.stderr += chunk.len() as u64,
-            _ => {}
+        let Item::Output(stream, chunk) = item else {
+            return;
+        };
+        let length = chunk.len() as u64;
+        OUTPUT[*stream as usize].fetch_add(length, Ordering::Relaxed);
+        match stream {
+            Stream::Stdout => self.stdout += length,
+            Stream::Stderr => self.stderr += length,
         }
     }
 }

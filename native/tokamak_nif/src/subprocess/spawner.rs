@@ -104,13 +104,20 @@ pub fn pid() -> Option<u32> {
     spawner.connection.get().map(Connection::spawner_pid)
 }
 
-/// Subprocesses whose last descendant still runs.
+/// How many subprocesses there are whose last descendant still runs.
 pub fn count() -> usize {
     let current = CURRENT.lock();
     current
         .spawner
         .as_ref()
         .map_or(0, |spawner| spawner.children.lock().len())
+}
+
+/// Subprocesses whose last descendant still runs.
+pub fn children() -> Vec<Arc<Subprocess>> {
+    let current = CURRENT.lock().spawner.clone();
+    let children = |spawner: Arc<Spawner>| spawner.children.lock().values().cloned().collect();
+    current.map_or_else(Vec::new, children)
 }
 
 impl Spawner {
