@@ -19,6 +19,16 @@ the_readme_has_an_example_in_each_language_test() ->
     Languages = [Language || {_Line, Language, _Code} <- blocks("README.md")],
     ?assertEqual([], ["erlang", "elixir"] -- Languages).
 
+the_readme_names_every_page_test() ->
+    Linked = [Target || {_Line, Target} <- links("README.md")],
+    ?assertEqual([], ["docs/" ++ filename:basename(Page) || Page <- filelib:wildcard(path("docs/*.md"))] -- Linked).
+
+every_link_leads_somewhere_test() ->
+    ?assertEqual([], [
+        {Page, Line, Target}
+     || Page <- pages(), {Line, Target} <- links(Page), not is_there(Page, string:split(Target, "#"))
+    ]).
+
 the_table_of_event_types_is_that_of_the_code_and_of_the_c_header_test() ->
     Documented = event_types("docs/messages.md", "^\\| `([a-z_]+)` \\| ([0-9]+) \\|"),
     InHeader = event_types("include/tokamak.h", "^    TOKAMAK_([A-Z_]+) = ([0-9]+),?$", "tokamak_event_type"),
@@ -37,6 +47,36 @@ clean_up(Level) ->
 
 pages() ->
     ["README.md" | ["docs/" ++ filename:basename(Page) || Page <- filelib:wildcard(path("docs/*.md"))]].
+
+%%% Links of a page, but those to other sites
+
+links(Page) ->
+    [
+        {Line, Target}
+     || {Line, Text} <- numbered(lines(Page)),
+        {match, Matches} <- [re:run(Text, "\\]\\(([^()]+)\\)", [global, {capture, all_but_first, list}])],
+        [Target] <- Matches,
+        string:find(Target, "://") =:= nomatch
+    ].
+
+numbered(Lines) ->
+    lists:zip(lists:seq(1, length(Lines)), Lines).
+
+is_there(Page, [File]) -> filelib:is_file(path(filename:join(filename:dirname(Page), File)));
+is_there(Page, ["", Anchor]) -> lists:member(Anchor, anchors(Page));
+is_there(Page, [File, Anchor]) -> is_there(filename:join(filename:dirname(Page), File), ["", Anchor]).
+
+%% As GitHub makes them of headings.
+anchors(Page) ->
+    [
+        lists:append([anchor(Character) || Character <- string:lowercase(unicode:characters_to_list(Heading))])
+     || Line <- lines(Page),
+        {match, [Heading]} <- [re:run(Line, "^#+ (.*)$", [{capture, all_but_first, binary}])]
+    ].
+
+anchor($\s) -> "-";
+anchor(C) when C =:= $-; C =:= $_; C >= $a, C =< $z; C >= $0, C =< $9 -> [C];
+anchor(_) -> "".
 
 %%% Blocks of a page
 
