@@ -5,7 +5,7 @@
 %% @private
 -module(tokamak_config).
 
--export([check/0, get/1]).
+-export([check/0, get/1, defaults/0]).
 
 %% @doc Checks all keys: an error names the key, its value and what was expected.
 -spec check() -> ok | {error, {bad_config, atom(), term(), Expected :: string()}}.
@@ -30,6 +30,11 @@ check([{Key, {_Default, IsValid, Expected}} | Rest]) ->
 get(Key) ->
     #{Key := {Default, _IsValid, _Expected}} = keys(),
     application:get_env(tokamak, Key, Default).
+
+%% @doc All keys with their defaults.
+-spec defaults() -> #{atom() => term()}.
+defaults() ->
+    maps:map(fun(_Key, {Default, _IsValid, _Expected}) -> Default end, keys()).
 
 keys() ->
     Schedulers = erlang:system_info(schedulers_online),

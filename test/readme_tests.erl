@@ -35,6 +35,20 @@ the_table_of_event_types_is_that_of_the_code_and_of_the_c_header_test() ->
     ?assertEqual(InHeader, Documented),
     ?assertEqual(tokamak_loop:event_types(), [binary_to_atom(Name) || {Name, _Code} <- Documented]).
 
+the_keys_of_the_configuration_and_their_defaults_are_those_of_the_code_test() ->
+    Documented = maps:from_list([
+        {binary_to_atom(Key), value(Default)}
+     || Line <- lines("docs/configuration.md"),
+        {match, [Key, Default]} <- [
+            re:run(Line, "^\\| `([a-z_]+)` \\| `?([^|`]+)`? \\|", [{capture, all_but_first, binary}])
+        ]
+    ]),
+    ?assertEqual(tokamak_config:defaults(), Documented).
+
+value(Expression) ->
+    [{'Value', Value}] = tokamak_examples:run("Value = " ++ binary_to_list(Expression) ++ "."),
+    Value.
+
 %% Applications that stop, or do not start, are no news here.
 set_up() ->
     #{level := Level} = logger:get_primary_config(),
