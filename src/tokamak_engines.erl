@@ -47,10 +47,18 @@ known() ->
 -spec stop_runtimes() -> ok.
 stop_runtimes() ->
     Drain = tokamak_config:get(drain_timeout),
-    _ = catch gen_server:call(?MODULE, close, infinity),
+    close(),
     Stopping = [{Engine, stop_runtime(Engine, Drain)} || Engine <- all()],
     _ = persistent_term:erase(?MODULE),
     lists:foreach(fun({Engine, Ref}) -> await_stop(Engine, Ref, Drain) end, Stopping).
+
+%% The server may have ended already.
+close() ->
+    try
+        gen_server:call(?MODULE, close, infinity)
+    catch
+        exit:_ -> ok
+    end.
 
 stop_runtime(Engine, Drain) ->
     Ref = make_ref(),

@@ -29,6 +29,8 @@
 -opaque fd() :: tokamak_nif:fd().
 -type mode() :: read | write | append | exclusive.
 
+-define(MODES, [read, write, append, exclusive]).
+
 %% @doc Opens a file, FIFO or device.
 %%
 %% The modes are those of {@link file:open/2}: `write' creates the file, and truncates it unless it is
@@ -227,10 +229,9 @@ native_path(Path) ->
 %% @private The flags of open(2) that file:open/2 would use.
 -spec native_flags(term()) -> {ok, [atom()]} | error.
 native_flags(Modes) when is_list(Modes) ->
-    Known = [read, write, append, exclusive],
-    case catch lists:all(fun(Mode) -> lists:member(Mode, Known) end, Modes) of
+    case are_modes(Modes) of
         true ->
-            [Read, Write, Append, Exclusive] = [lists:member(Mode, Modes) || Mode <- Known],
+            [Read, Write, Append, Exclusive] = [lists:member(Mode, Modes) || Mode <- ?MODES],
             Writes = Write orelse Append,
             Flags = [
                 {read, Read},
@@ -244,11 +245,14 @@ native_flags(Modes) when is_list(Modes) ->
                 true -> {ok, [Flag || {Flag, true} <- Flags]};
                 false -> error
             end;
-        _ ->
+        false ->
             error
     end;
 native_flags(_Modes) ->
     error.
+
+are_modes([Mode | Modes]) -> lists:member(Mode, ?MODES) andalso are_modes(Modes);
+are_modes(End) -> End =:= [].
 
 native_data(Data) when is_binary(Data) ->
     {ok, Data};

@@ -67,16 +67,17 @@
 %% How long the end of all children may take when the application stops, in milliseconds.
 -define(STOP_TIME, 60000).
 
--define(COMMON, #{
+%% What run/2 and start/2 both take.
+-define(COMMON,
     cd => path,
     env => environment,
     clear_env => boolean,
     stdout => output,
     stderr => output,
     kill_timeout => milliseconds_u32
-}).
--define(OPTIONS, ?COMMON#{stdin => input, loop => loop_target}).
--define(RUN_OPTIONS, ?COMMON#{stdin => iodata, timeout => timeout}).
+).
+-define(OPTIONS, #{?COMMON, stdin => input, loop => loop_target}).
+-define(RUN_OPTIONS, #{?COMMON, stdin => iodata, timeout => timeout}).
 -define(BOTH_MERGED, #{2 => "stdout and stderr cannot both be merge"}).
 
 %% @equiv run(Argv, #{})

@@ -145,9 +145,9 @@ a_wrong_call_of_a_gather_is_explained() ->
 
 no_argument_makes_an_atom() ->
     Calls = fun() ->
-        _ = catch tokamak:call(hash_file, [<<"/no">>, <<"no such atom anywhere 1">>]),
-        _ = catch tokamak:call(op(panics), [<<"no such atom anywhere 2">>]),
-        _ = catch tokamak:call(op(fails_with_text), [<<"no such atom anywhere 3">>])
+        ?assertMatch({error, _}, tokamak:call(hash_file, [<<"/no">>, <<"no such atom anywhere 1">>])),
+        ?assertMatch({error, _}, tokamak:call(op(panics), [<<"no such atom anywhere 2">>])),
+        ?assertMatch({error, _}, tokamak:call(op(fails_with_text), [<<"no such atom anywhere 3">>]))
     end,
     Calls(),
     Before = erlang:system_info(atom_count),

@@ -29,8 +29,7 @@ nodes_test_() ->
 
 %% Three nodes beside this one; the last is there to be lost.
 start() ->
-    [] = os:cmd("epmd -daemon"),
-    {ok, _} = net_kernel:start([list_to_atom("tokamak_" ++ os:getpid() ++ "@localhost"), shortnames]),
+    ok = tokamak_peer:become_node("tokamak_" ++ os:getpid() ++ "@localhost"),
     {ok, _} = application:ensure_all_started(tokamak),
     [start_node(N) || N <- lists:seq(1, 3)].
 
@@ -45,7 +44,7 @@ start_node(N) ->
     {Peer, Node}.
 
 stop(Nodes) ->
-    [catch peer:stop(Peer) || {Peer, _} <- Nodes],
+    [ok = tokamak_peer:end_peer(Peer) || {Peer, _} <- Nodes],
     tokamak_test:quietly(fun() -> application:stop(tokamak) end),
     net_kernel:stop().
 

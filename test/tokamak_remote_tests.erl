@@ -30,13 +30,7 @@ lost_node_test_() ->
         {"a node that goes away ends calls and streams at once", fun lost_node/0}}.
 
 start() ->
-    _ = os:cmd("epmd -daemon"),
-    %% A name of this VM's own, which may still be taken for a moment by the node that just ended.
-    Name = list_to_atom("tokamak_remote_" ++ os:getpid()),
-    tokamak_test:wait_until(fun() ->
-        _ = net_kernel:start([Name, shortnames]),
-        is_alive()
-    end),
+    ok = tokamak_peer:become_node("tokamak_remote_" ++ os:getpid()),
     {ok, _} = application:ensure_all_started(tokamak),
     start_peer().
 
@@ -47,7 +41,7 @@ start_peer() ->
     {Peer, Node}.
 
 stop({Peer, _Node}) ->
-    _ = (catch peer:stop(Peer)),
+    ok = tokamak_peer:end_peer(Peer),
     _ = net_kernel:stop(),
     ok.
 
@@ -102,13 +96,8 @@ await_and_cancel(Node) ->
     ?assertEqual({error, closed}, tokamak:await(Late)),
     Racing = [tokamak:async(sleep, [N rem 5], #{node => Node}) || N <- lists:seq(1, 50)],
     [ok = tokamak:cancel(Ref) || Ref <- Racing],
-    Test = self(),
     Mine = tokamak:async(sleep, [1], #{node => Node}),
-    spawn(fun() -> Test ! {caught, catch tokamak:await(Mine)} end),
-    receive
-        {caught, {'EXIT', {not_owner, _}}} -> ok
-    after 5000 -> ?assert(false)
-    end,
+    tokamak_test:in_process(fun() -> ?assertError(not_owner, tokamak:await(Mine)) end),
     ?assertEqual({ok, ok}, tokamak:await(Mine)),
     idle(Node),
     nothing_left().

@@ -3,6 +3,7 @@
 -module(tokamak_peer).
 
 -export([start/0, start/1, call/2, call/3, stop/1, kill/1, os_pid/1]).
+-export([become_node/1, end_peer/1]).
 
 start() ->
     start([]).
@@ -22,6 +23,23 @@ call(Peer, Fun, Timeout) ->
 
 stop(Peer) ->
     peer:stop(Peer).
+
+%% Stops a VM, if it has not ended before.
+end_peer(Peer) ->
+    try
+        peer:stop(Peer)
+    catch
+        _:_ -> ok
+    end.
+
+%% Makes this VM a node. Its epmd may not listen yet, and the name may still be taken for a moment by a
+%% node that just ended.
+become_node(Name) ->
+    [] = os:cmd("epmd -daemon"),
+    tokamak_wait:until(fun() ->
+        _ = net_kernel:start([list_to_atom(Name), shortnames]),
+        is_alive()
+    end).
 
 os_pid(Peer) ->
     list_to_integer(peer:call(Peer, os, getpid, [])).
