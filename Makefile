@@ -6,11 +6,12 @@ locked := $(if $(CI),--locked)
 # Elixir warns about file names in Latin-1 without it.
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: help setup build test test-rust test-loom test-erlang test-examples check bench profile soak demo doc clean
+.PHONY: help setup build test test-rust test-loom test-erlang test-examples test-otp check bench profile soak demo doc clean
 
 help:
 	@echo 'make build   compiles everything, as rebar3 compile does'
 	@echo 'make test    runs all tests: Rust, loom models, Erlang, the example projects'
+	@echo 'make test-otp  runs the Erlang tests on OTP 25, 27 and 29; OTP="host trixie sid" some of them'
 	@echo 'make check   formatting, lints, warnings as errors, xref, dialyzer, documentation'
 	@echo 'make bench   runs the benchmarks and writes bench-report/index.html; BENCH="NAME ..." runs some of them'
 	@echo 'make profile shows where the time of the benches goes, by perf; PROFILE="NAME ..." of some of them'
@@ -42,6 +43,9 @@ test-erlang: setup
 
 test-examples: setup
 	scripts/test-examples.sh
+
+test-otp: setup
+	scripts/test-otp.sh $(OTP)
 
 check: setup
 	scripts/check-headers.sh
