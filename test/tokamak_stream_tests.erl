@@ -125,7 +125,7 @@ an_error_of_the_opening_passes_through_next_and_fold() ->
     ?assertEqual(Error, tokamak:fold(fun(_, Acc) -> Acc end, 0, Error)).
 
 a_time_out_leaves_the_stream_open() ->
-    Stream = tokamak:stream(count, [2, 50]),
+    Stream = tokamak:stream(count, [2, 300]),
     ?assertEqual({error, timeout}, tokamak:next(Stream, 5)),
     ?assertEqual([{ok, 1}, {ok, 2}, done], [tokamak:next(Stream) || _ <- [1, 2, 3]]).
 
