@@ -29,7 +29,10 @@ enum tokamak_status {
     TOKAMAK_OVERLOADED = 1,   /* the loop's max_queue events wait to be delivered */
     TOKAMAK_CLOSED = 2,       /* the loop has ended */
     TOKAMAK_BAD_ARGUMENT = 3, /* an id, type or payload that cannot be */
-    TOKAMAK_FAILED = 4        /* the library failed; nothing was done */
+    TOKAMAK_FAILED = 4,       /* the library failed; nothing was done */
+    TOKAMAK_BUSY = 5,         /* a process or another thread polls the loop */
+    TOKAMAK_TIMED_OUT = 6,    /* nothing came in time */
+    TOKAMAK_NOT_SUPPORTED = 7 /* not with this kind of loop */
 };
 
 /* Event types; their codes never change. */
@@ -70,6 +73,13 @@ typedef struct {
     ERL_NIF_TERM term; /* of the environment that is pushed with it */
     int32_t is_error;
 } tokamak_result;
+
+/* An event that was polled. */
+typedef struct {
+    uint64_t callback_id;
+    uint32_t type;     /* an enum tokamak_event_type */
+    ERL_NIF_TERM data; /* of the environment that comes with it */
+} tokamak_event;
 
 /* A reference to an event loop: it keeps the loop's memory, not the loop, alive. */
 typedef struct tokamak_loop tokamak_loop;
@@ -122,6 +132,16 @@ typedef struct {
      * where it is kept. From threads that are not the VM's only.
      */
     void (*progress_report)(ErlNifEnv *env, ERL_NIF_TERM key, uint64_t done, uint64_t total);
+
+    /*
+     * Waits for events, as tokamak_loop:poll/2 does, and calls take(context, env, events, count) once with those
+     * that there are, before it returns TOKAMAK_OK. Events and environment are the callee's until it returns.
+     * One polls a loop at a time: TOKAMAK_BUSY. Not for raw loops, nor for those with the select backend. From
+     * threads that are not the VM's only.
+     */
+    int32_t (*loop_poll)(tokamak_loop *loop, uint64_t timeout_milliseconds,
+                         void (*take)(void *context, ErlNifEnv *env, const tokamak_event *events, size_t count),
+                         void *context);
 } tokamak_table;
 
 typedef struct {

@@ -18,6 +18,11 @@ table_test_() ->
         fun a_push_that_waits_goes_on_when_there_is_room/0,
         fun results_come_into_their_reserved_places/0,
         fun places_that_are_given_back_are_free/0,
+        fun a_thread_polls_what_there_is/0,
+        fun a_thread_that_polls_waits_for_events_of_every_kind/0,
+        fun a_thread_and_a_process_do_not_poll_at_once/0,
+        fun a_thread_that_polls_is_told_when_the_loop_ends/0,
+        fun a_thread_polls_no_raw_loop_and_none_that_the_vm_tells/0,
         fun a_tie_is_told_once_when_the_loop_ends/0,
         fun a_loop_that_has_ended_tells_at_once/0,
         fun what_is_untied_is_not_told/0,
@@ -50,6 +55,87 @@ ids_are_unique_among_all_who_take_them() ->
     ?assertEqual(length(Ids), length(lists:usort(Ids))),
     ?assertEqual(0, table_user:ids(0)),
     ?assertEqual(0, table_user:ids(1 bsl 63)).
+
+a_thread_polls_what_there_is() ->
+    with_loop(fun(Loop, Reference) ->
+        ?assertEqual(timed_out, table_user:poll(Reference, 0)),
+        Posted = [{Id, ?USER, {Id, <<"data">>}} || Id <- lists:seq(1, 3000)],
+        [ok = tokamak_loop:post(Loop, Id, user, Data) || {Id, _, Data} <- Posted],
+        ?assertEqual(Posted, polled(Reference, 3000)),
+        ?assertEqual(timed_out, table_user:poll(Reference, 0)),
+        ?assertEqual([], tokamak_loop:poll(Loop, 0))
+    end).
+
+polled(_Reference, 0) ->
+    [];
+polled(Reference, Left) ->
+    Events = table_user:poll(Reference, 5000),
+    Events ++ polled(Reference, Left - length(Events)).
+
+a_thread_that_polls_waits_for_events_of_every_kind() ->
+    with_loop(fun(Loop, Reference) ->
+        {ok, Read, Write} = tokamak_fd:pipe(),
+        ok = tokamak_loop:add_reader(Loop, Read, 7),
+        Come = [
+            {{1, ?USER, x}, fun() -> tokamak_loop:post(Loop, 1, user, x) end},
+            {{7, 1, undefined}, fun() -> tokamak_fd:write(Write, <<"x">>) end},
+            {{3, 12, 5}, fun() -> tokamak_loop:submit(Loop, 3, echo, [5]) end}
+        ],
+        [
+            begin
+                Poll = async_poll(Reference, 5000),
+                until(fun() -> busy(Loop) end),
+                _ = Start(),
+                ?assertEqual([Event], poll_result(Poll)),
+                _ = tokamak_fd:read(Read, 10)
+            end
+         || {Event, Start} <- Come
+        ],
+        Timer = tokamak_loop:start_timer(Loop, 20, 4),
+        ?assertEqual([{4, 3, Timer}], table_user:poll(Reference, 5000)),
+        %% Not closed before, as it would be with its last reference: that is an event, too.
+        ok = tokamak_fd:close(Write)
+    end).
+
+busy(Loop) -> tokamak_loop:poll(Loop, 0) =:= {error, busy}.
+
+async_poll(Reference, Timeout) ->
+    spawn_monitor(fun() -> exit({polled, table_user:poll(Reference, Timeout)}) end).
+
+poll_result({Pid, Monitor}) ->
+    receive {'DOWN', Monitor, process, Pid, {polled, Result}} -> Result after 5000 -> error(timeout) end.
+
+a_thread_and_a_process_do_not_poll_at_once() ->
+    with_loop(fun(Loop, Reference) ->
+        Poll = async_poll(Reference, 5000),
+        until(fun() -> busy(Loop) end),
+        ?assertEqual(busy, table_user:poll(Reference, 0)),
+        ok = tokamak_loop:post(Loop, 1, user, x),
+        ?assertEqual([{1, ?USER, x}], poll_result(Poll)),
+        Test = self(),
+        Process = spawn_link(fun() -> Test ! {self(), tokamak_loop:poll(Loop, 5000)} end),
+        until(fun() -> busy(Loop) end),
+        ?assertEqual(busy, table_user:poll(Reference, 0)),
+        ok = tokamak_loop:post(Loop, 2, user, y),
+        receive {Process, Events} -> ?assertEqual([{2, user, y}], Events) after 5000 -> error(timeout) end
+    end).
+
+a_thread_that_polls_is_told_when_the_loop_ends() ->
+    with_loop(fun(Loop, Reference) ->
+        Poll = async_poll(Reference, 5000),
+        until(fun() -> busy(Loop) end),
+        ok = tokamak_loop:destroy(Loop),
+        ?assertEqual(closed, poll_result(Poll)),
+        ?assertEqual(closed, table_user:poll(Reference, 0))
+    end).
+
+a_thread_polls_no_raw_loop_and_none_that_the_vm_tells() ->
+    {ok, Raw} = tokamak_loop:open(#{}),
+    ?assertEqual(not_supported, table_user:poll(table_user:retain(Raw), 0)),
+    ok = tokamak_loop:destroy(Raw),
+    with_loop(#{backend => select}, fun(_Loop, Reference) ->
+        ?assertEqual(not_supported, table_user:poll(Reference, 0))
+    end).
 
 events_of_every_payload_and_type_arrive() ->
     with_loop(fun(Loop, Reference) ->

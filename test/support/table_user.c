@@ -18,7 +18,7 @@ typedef struct {
 
 /* One question to the table, and its answer. */
 typedef struct {
-    enum { IDS, PUSH, RESERVE, UNRESERVE, TIE, UNTIE, PUSH_RESULT } what;
+    enum { IDS, PUSH, RESERVE, UNRESERVE, TIE, UNTIE, PUSH_RESULT, POLL } what;
     tokamak_loop *loop;
     uint64_t number;
     uint32_t type;
@@ -32,6 +32,20 @@ typedef struct {
 static void ended(void *context)
 {
     atomic_fetch_add((atomic_int *)context, 1);
+}
+
+/* Copies events into a list of {Id, Code, Data} in the environment of the question. */
+static void take(void *context, ErlNifEnv *env, const tokamak_event *events, size_t count)
+{
+    question *q = context;
+    (void)env;
+    q->term = enif_make_list(q->env, 0);
+    while (count-- > 0) {
+        ERL_NIF_TERM event = enif_make_tuple3(q->env, enif_make_uint64(q->env, events[count].callback_id),
+                                              enif_make_uint(q->env, events[count].type),
+                                              enif_make_copy(q->env, events[count].data));
+        q->term = enif_make_list_cell(q->env, event, q->term);
+    }
 }
 
 static void *ask(void *argument)
@@ -56,6 +70,9 @@ static void *ask(void *argument)
     case UNTIE:
         q->number = table->loop_untie(q->loop, q->number) == &ended_calls;
         break;
+    case POLL:
+        q->status = table->loop_poll(q->loop, q->timeout, take, q);
+        break;
     case PUSH_RESULT: {
         tokamak_result result = {q->number, q->term, q->status};
         table->loop_push_results(q->loop, q->env, &result, 1);
@@ -79,8 +96,9 @@ static ERL_NIF_TERM atom(ErlNifEnv *env, const char *name)
 
 static ERL_NIF_TERM status(ErlNifEnv *env, int32_t code)
 {
-    static const char *names[] = {"ok", "overloaded", "closed", "bad_argument", "failed"};
-    return atom(env, code >= 0 && code <= 4 ? names[code] : "unknown");
+    static const char *names[] = {"ok",   "overloaded", "closed",   "bad_argument", "failed",
+                                  "busy", "timed_out",  "not_supported"};
+    return atom(env, code >= 0 && code <= 7 ? names[code] : "unknown");
 }
 
 static int get_loop(ErlNifEnv *env, ERL_NIF_TERM term, question *q)
@@ -232,6 +250,22 @@ static ERL_NIF_TERM push_result(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     return ask_from_thread(&q) ? atom(env, "ok") : enif_make_badarg(env);
 }
 
+/* poll(Reference, Timeout) -> [{Id, Code, Data}] | Status */
+static ERL_NIF_TERM poll(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    question q = {.what = POLL};
+    (void)argc;
+    if (!get_loop(env, argv[0], &q) || !get_u64(env, argv[1], &q.timeout))
+        return enif_make_badarg(env);
+    q.env = enif_alloc_env();
+    int asked = ask_from_thread(&q);
+    ERL_NIF_TERM found = !asked                    ? enif_make_badarg(env)
+                         : q.status == TOKAMAK_OK  ? enif_make_copy(env, q.term)
+                                                   : status(env, q.status);
+    enif_free_env(q.env);
+    return found;
+}
+
 static int load(ErlNifEnv *env, void **private_data, ERL_NIF_TERM info)
 {
     (void)private_data;
@@ -251,6 +285,7 @@ static ErlNifFunc functions[] = {
     {"untie", 2, untie, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"ends", 0, ends, 0},
     {"push_result", 4, push_result, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"poll", 2, poll, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 
 ERL_NIF_INIT(table_user, functions, load, NULL, NULL, NULL)

@@ -308,6 +308,14 @@ impl<'a> TermList<'a> {
         self.terms.push(term.as_c_arg());
     }
 
+    /// The terms.
+    pub fn iter(&self) -> impl Iterator<Item = Term<'a>> {
+        // SAFETY: as in `to_term`.
+        self.terms
+            .iter()
+            .map(|term| unsafe { Term::new(self.env, *term) })
+    }
+
     /// How many terms there are.
     pub fn len(&self) -> usize {
         self.terms.len()

@@ -34,6 +34,12 @@ pub enum Status {
     BadArgument = 3,
     /// The library failed; nothing was done.
     Failed = 4,
+    /// Somebody else polls the loop.
+    Busy = 5,
+    /// Nothing came in time.
+    TimedOut = 6,
+    /// The loop is of a kind that cannot do this.
+    NotSupported = 7,
 }
 
 /// The kinds of [`CPayload`].
@@ -61,6 +67,26 @@ pub struct CPayload {
     /// How many bytes.
     pub length: usize,
 }
+
+/// An event that was polled.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CEvent {
+    /// Whose event it is.
+    pub callback_id: u64,
+    /// The code of its type.
+    pub event_type: u32,
+    /// A term of the environment that comes with it.
+    pub data: ErlNifTerm,
+}
+
+/// What is called with events that were polled.
+pub type TakeEvents = unsafe extern "C" fn(
+    context: *mut c_void,
+    env: *mut ErlNifEnv,
+    events: *const CEvent,
+    count: usize,
+);
 
 /// The result of a submitted call.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +141,13 @@ pub struct Table {
     /// Reports the progress of a key, a term of the environment.
     pub progress_report:
         unsafe extern "C" fn(env: *mut ErlNifEnv, key: ErlNifTerm, done: u64, total: u64),
+    /// Waits for events of a loop.
+    pub loop_poll: unsafe extern "C" fn(
+        event_loop: *mut c_void,
+        timeout_milliseconds: u64,
+        take: TakeEvents,
+        context: *mut c_void,
+    ) -> i32,
 }
 
 /// What is called when a loop ends that something was tied to.

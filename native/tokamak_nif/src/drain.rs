@@ -12,11 +12,11 @@ use crate::transfer;
 use crate::watch::{Direction, Watch};
 use rustix::event::PollFd;
 use rustix::fd::{AsFd, OwnedFd};
-use rustler::{Encoder, Env, Term};
+use rustler::{Encoder, Env};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokamak::environment::{SavedTerm, Sender, TermList};
+use tokamak::environment::{Sender, TermList};
 use tokamak_core::queue::Batch;
 use tokamak_core::readiness::{ComeBack, Consumer};
 
@@ -95,7 +95,10 @@ impl Allowance {
 }
 
 /// Accounts for the time that taking `count` events took.
-fn consume_timeslice(env: Env, count: usize) {
+fn consume_timeslice(consumer: Sender, count: usize) {
+    let Sender::Process(env) = consumer else {
+        return;
+    };
     let percent = (count / EVENTS_PER_PERCENT + 1).min(100);
     rustler::schedule::consume_timeslice(env, percent as i32);
 }
@@ -106,7 +109,7 @@ impl EventLoop {
         self.wakes.arrived();
         let mut state = self.drain.lock();
         if !std::mem::replace(&mut state.unfinished, true) {
-            self.recheck(env, &mut state, Consumer::Reader);
+            self.recheck(Sender::Process(env), &mut state, Consumer::Reader);
         }
         self.descriptors.collect(self);
         let mut allowance = Allowance::new(max);
@@ -131,19 +134,19 @@ impl EventLoop {
         if !more {
             self.descriptors.sleep();
         }
-        consume_timeslice(env, terms.len());
+        consume_timeslice(Sender::Process(env), terms.len());
         Drained { terms, more }
     }
 
-    /// A process polls; with a reference, it waits if there is nothing.
-    pub fn poll<'a>(&self, env: Env<'a>, reference: Option<Term<'a>>) -> Polled<'a> {
+    /// A process or a thread polls, for terms of `env`; with a waiter, it waits if there is nothing.
+    pub fn poll<'a>(&self, env: Env<'a>, poller: Sender, mut waiter: Option<Waiter>) -> Polled<'a> {
         self.wakes.arrived();
         let mut state = self.drain.lock();
         // Under the lock: of two that poll at once, the second finds the first one waiting.
-        if self.is_polled_by_other(env) {
+        if self.is_polled_by_other(poller) {
             return Polled::Busy;
         }
-        self.recheck(env, &mut state, Consumer::Poller);
+        self.recheck(poller, &mut state, Consumer::Poller);
         let dispatching = self.handlers.are_any();
         let mut terms = self.term_list(env, DEFAULT_MAX);
         let mut allowance = Allowance::new(DEFAULT_MAX);
@@ -161,34 +164,32 @@ impl EventLoop {
             }
             if !terms.is_empty() {
                 drop(state);
-                consume_timeslice(env, terms.len());
+                consume_timeslice(poller, terms.len());
                 return Polled::Events(terms);
             }
             if allowance.is_used_up() {
                 return Polled::More;
             }
-            let Some(reference) = reference else {
+            let Some(waiting) = waiter.take() else {
                 return Polled::Events(terms);
             };
-            *self.waiter.lock() = Some(Waiter {
-                pid: env.pid(),
-                reference: SavedTerm::save(reference),
-            });
+            *self.waiter.lock() = Some(waiting);
             // With handlers, the loop's process owns the flag and wakes us for what it parks.
             if dispatching || !self.queue.rearm(&mut state.batch) {
                 break;
             }
-            if self.waiter.lock().take().is_none() {
-                // Somebody took it to wake us: that message is on its way.
+            waiter = self.waiter.lock().take();
+            if waiter.is_none() {
+                // Somebody took it to wake us: that is on its way.
                 return Polled::Waiting;
             }
         }
         drop(state);
         self.descriptors.sleep();
-        consume_timeslice(env, 0);
+        consume_timeslice(poller, 0);
         if self.is_closed() {
             // The close may have come before the waiter was there to be told.
-            self.wake_waiter(Sender::Process(env), atoms::closed());
+            self.wake_waiter(poller, atoms::closed());
         }
         Polled::Waiting
     }
@@ -197,7 +198,7 @@ impl EventLoop {
     pub fn stop_waiting(&self, env: Env) -> bool {
         let mut waiter = self.waiter.lock();
         match waiter.as_ref() {
-            Some(waiting) if waiting.pid == env.pid() => {
+            Some(Waiter::Process(pid, _)) if *pid == env.pid() => {
                 *waiter = None;
                 true
             }
@@ -205,15 +206,15 @@ impl EventLoop {
         }
     }
 
-    fn is_polled_by_other(&self, env: Env) -> bool {
+    fn is_polled_by_other(&self, poller: Sender) -> bool {
         let mut waiter = self.waiter.lock();
-        match waiter.as_ref() {
-            Some(waiting) if waiting.pid == env.pid() => {
+        match (waiter.as_ref(), poller) {
+            (Some(Waiter::Process(pid, _)), Sender::Process(env)) if *pid == env.pid() => {
                 *waiter = None;
                 false
             }
-            Some(waiting) => waiting.pid.is_alive(env),
-            None => false,
+            (Some(Waiter::Process(pid, _)), Sender::Process(env)) => pid.is_alive(env),
+            (other, _) => other.is_some(),
         }
     }
 
@@ -251,7 +252,7 @@ impl EventLoop {
         if parked {
             self.wake_waiter(Sender::Process(env), atoms::ready());
         }
-        consume_timeslice(env, terms.len());
+        consume_timeslice(Sender::Process(env), terms.len());
         Drained { terms, more }
     }
 
@@ -320,13 +321,13 @@ impl EventLoop {
 
     /// The consumer came back: what it was told of and is still ready is reported again, the rest is
     /// armed. One poll(2) without waiting asks for all that may be ready.
-    fn recheck(&self, env: Env, state: &mut Drain, consumer: Consumer) {
+    fn recheck(&self, sender: Sender, state: &mut Drain, consumer: Consumer) {
         let reported = std::mem::take(&mut state.reported);
         let mut unsure = Vec::new();
         for (watch, direction) in reported {
             match watch.with(direction, |state| state.come_back_of(consumer)) {
                 ComeBack::Nothing => {}
-                ComeBack::Arm => watch.arm(Sender::Process(env), direction),
+                ComeBack::Arm => watch.arm(sender, direction),
                 ComeBack::Check => unsure.push((watch, direction)),
             }
         }
@@ -335,7 +336,7 @@ impl EventLoop {
         }
         for ((watch, direction), ready) in ask(unsure) {
             if !watch.with(direction, |state| state.checked(ready)) {
-                watch.arm(Sender::Process(env), direction);
+                watch.arm(sender, direction);
                 continue;
             }
             let event = watch.event(direction);
@@ -344,7 +345,7 @@ impl EventLoop {
                 let _ = self.queue.push_admitted(event);
             } else if self.handlers.contains(event.callback_id) {
                 // The watch got another callback id meanwhile.
-                self.push_readiness(Sender::Process(env), event);
+                self.push_readiness(sender, event);
             } else {
                 self.queue.admit(1);
                 state.parked.push_back(event);

@@ -10,6 +10,7 @@ use crate::atoms;
 use crate::descriptors::Descriptors;
 use crate::drain::Drain;
 use crate::fd::Fd;
+use crate::foreign_poll::WaitingThread;
 use crate::handlers::Handlers;
 use crate::library::Services;
 use crate::payload::{Event, Payload};
@@ -64,10 +65,12 @@ pub struct Options {
     pub max_timers: usize,
 }
 
-/// A process that waits in poll, and the reference it waits for.
-pub struct Waiter {
-    pub pid: LocalPid,
-    pub reference: SavedTerm,
+/// Who waits in poll.
+pub enum Waiter {
+    /// A process, for a message under its reference.
+    Process(LocalPid, SavedTerm),
+    /// A thread that the VM does not know.
+    Thread(Arc<WaitingThread>),
 }
 
 fn count_refused<T>(refused: &Refused<T>) {
@@ -257,11 +260,17 @@ impl EventLoop {
     /// Ends the wait of a poller, if one waits.
     pub fn wake_waiter(&self, sender: Sender, why: Atom) {
         let waiter = self.waiter.lock().take();
-        if let Some(waiter) = waiter {
-            self.wakes.sending();
-            sender.send(&waiter.pid, |env| {
-                (atoms::tokamak(), waiter.reference.load(env), why).encode(env)
-            });
+        let Some(waiter) = waiter else {
+            return;
+        };
+        self.wakes.sending();
+        match waiter {
+            Waiter::Process(pid, reference) => {
+                sender.send(&pid, |env| {
+                    (atoms::tokamak(), reference.load(env), why).encode(env)
+                });
+            }
+            Waiter::Thread(thread) => thread.wake(),
         }
     }
 

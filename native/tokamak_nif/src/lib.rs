@@ -10,6 +10,7 @@ mod drain;
 mod entry;
 mod event_loop;
 mod fd;
+mod foreign_poll;
 mod handle;
 mod handlers;
 mod id;

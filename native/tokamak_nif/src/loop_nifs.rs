@@ -4,7 +4,7 @@
 use crate::atoms;
 use crate::drain::{DEFAULT_MAX, Drained, Polled};
 use crate::entry;
-use crate::event_loop::{Backend, EventLoop, Kind, Options};
+use crate::event_loop::{Backend, EventLoop, Kind, Options, Waiter};
 use crate::fd::{term_to_direction, to_direction};
 use crate::handle::{HandleType, Handled};
 use crate::library;
@@ -13,7 +13,7 @@ use crate::select;
 use rustler::{Atom, Encoder, Env, LocalPid, Term};
 use std::sync::Arc;
 use std::time::Duration;
-use tokamak::environment::Sender;
+use tokamak::environment::{SavedTerm, Sender};
 use tokamak_core::event_id::MAX_ID;
 use tokamak_core::queue::Refused;
 use tokamak_core::timers::NotStarted;
@@ -161,8 +161,10 @@ fn loop_poll<'a>(env: Env<'a>, [handle, reference]: [Term<'a>; 2]) -> Term<'a> {
             // The owner waits for `ready`, see tokamak_loop.
             return atoms::raw().encode(env);
         }
-        let reference = Some(reference).filter(|reference| reference.is_ref());
-        match event_loop.poll(env, reference) {
+        let waiter = reference
+            .is_ref()
+            .then(|| Waiter::Process(env.pid(), SavedTerm::save(reference)));
+        match event_loop.poll(env, Sender::Process(env), waiter) {
             Polled::Events(events) => events.to_term(),
             Polled::More => atoms::more().encode(env),
             Polled::Busy => error(env, atoms::busy()),

@@ -6,7 +6,7 @@ use crate::watch::{Direction, Watch};
 use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, LocalPid, NewBinary, Term};
 use std::sync::Arc;
-use tokamak::environment::{SavedTerm, SavedTerms, Sender};
+use tokamak::environment::{SavedTerm, SavedTerms, Sender, on_scheduler};
 use tokamak::reply::{Reply, encode_payload};
 use tokamak_core::event::{self, EventType};
 use tokamak_core::readiness::Consumer;
@@ -61,8 +61,12 @@ impl Acknowledged {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         let sender = self.sender.lock().take();
         if let Some((pid, reference)) = sender {
-            // Events are encoded in the NIF call of their consumer.
-            Sender::Process(env).send(&pid, |env| {
+            // Events are encoded by their consumer: in its NIF call, or on a thread of its own.
+            let consumer = match on_scheduler() {
+                true => Sender::Process(env),
+                false => Sender::Thread,
+            };
+            consumer.send(&pid, |env| {
                 (atoms::tokamak(), reference.load(env), atoms::taken()).encode(env)
             });
         }

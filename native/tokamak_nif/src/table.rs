@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokamak::environment::{SavedTerms, Sender};
 use tokamak::submit::{LoopPort, NoPlace};
 use tokamak::table::{
-    CPayload, CPayloadKind, CResult, Ended, Status, TABLE_VERSION, Table, TableRequest,
+    CEvent, CPayload, CPayloadKind, CResult, Ended, Status, TABLE_VERSION, Table, TableRequest,
+    TakeEvents,
 };
 use tokamak_core::event::EventType;
 use tokamak_core::event_id::{CALLBACK_IDS, MAX_ID};
@@ -33,6 +34,7 @@ static TABLE: Table = Table {
     loop_untie,
     loop_push_results,
     progress_report: crate::progress::report_from_table,
+    loop_poll,
 };
 
 /// The resource whose dynamic call gives the table.
@@ -214,6 +216,25 @@ unsafe extern "C" fn loop_push_results(
     };
     let events = results.iter().enumerate().map(event);
     let _ = catch_unwind(AssertUnwindSafe(|| event_loop.push_reserved(events)));
+}
+
+unsafe extern "C" fn loop_poll(
+    event_loop: *mut c_void,
+    timeout_milliseconds: u64,
+    take: TakeEvents,
+    context: *mut c_void,
+) -> i32 {
+    // SAFETY: the caller holds a reference from loop_retain.
+    let Some(event_loop) = (unsafe { event_loop.cast::<EventLoop>().as_ref() }) else {
+        return Status::BadArgument as i32;
+    };
+    let take = |env: Env, events: &[CEvent]| {
+        // SAFETY: the caller's function, with the caller's context; events and environment outlive it.
+        unsafe { take(context, env.as_c_arg(), events.as_ptr(), events.len()) }
+    };
+    let timeout = Duration::from_millis(timeout_milliseconds);
+    let poll = AssertUnwindSafe(|| event_loop.poll_from_thread(timeout, take));
+    catch_unwind(poll).unwrap_or(Status::Failed) as i32
 }
 
 /// Copies the data of an event.

@@ -62,7 +62,7 @@ fn produce(event_loop: &LoopReference, id: u64, each: i64, wait: Duration) {
             Status::Ok => continue,
             Status::Overloaded => &REFUSED,
             Status::Closed => &CLOSED,
-            Status::BadArgument | Status::Failed => &FAILED,
+            _ => &FAILED,
         };
         end.fetch_add(1, Ordering::SeqCst);
         return;
