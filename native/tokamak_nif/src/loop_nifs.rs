@@ -141,7 +141,12 @@ fn loop_drain<'a>(env: Env<'a>, [handle, max]: [Term<'a>; 2]) -> Term<'a> {
             return atoms::not_owner().encode(env);
         }
         let max = if max == 0 { DEFAULT_MAX } else { max };
-        encode_drained(env, event_loop.drain(env, max))
+        let drained = event_loop.drain(env, max);
+        // A stop that began meanwhile may have taken what was there.
+        if drained.terms.is_empty() && event_loop.is_closed() {
+            return error(env, atoms::closed());
+        }
+        encode_drained(env, drained)
     })
 }
 
