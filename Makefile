@@ -6,7 +6,7 @@ locked := $(if $(CI),--locked)
 # Elixir warns about file names in Latin-1 without it.
 export ELIXIR_ERL_OPTIONS ?= +fnu
 
-.PHONY: help setup build test test-rust test-loom test-erlang test-examples test-otp check bench profile soak demo doc clean
+.PHONY: help setup build test test-rust test-loom test-erlang test-examples test-otp check bench profile soak asan demo doc clean
 
 help:
 	@echo 'make build   compiles everything, as rebar3 compile does'
@@ -15,7 +15,8 @@ help:
 	@echo 'make check   formatting, lints, warnings as errors, xref, dialyzer, documentation'
 	@echo 'make bench   runs the benchmarks and writes bench-report/index.html; BENCH="NAME ..." runs some of them'
 	@echo 'make profile shows where the time of the benches goes, by perf; PROFILE="NAME ..." of some of them'
-	@echo 'make soak    runs what takes longer than the tests: 10 GiB through one stream'
+	@echo 'make soak    minutes of abuse (10, or TOKAMAK_SOAK_MINUTES), and 10 GiB through one stream'
+	@echo 'make asan    AddressSanitizer over the core and the spawner, where there is a nightly toolchain'
 	@echo 'make demo    runs the demonstration: indexes a directory tree; DEMO=PATH another one, DEMO=loop event loops'
 	@echo 'make doc     writes the documentation to _build/doc and target/doc'
 	@echo 'make clean   removes all that was built'
@@ -64,6 +65,9 @@ profile: setup
 
 soak: setup
 	scripts/soak.sh
+
+asan: setup
+	scripts/asan.sh
 
 demo:
 	@scripts/setup.sh build

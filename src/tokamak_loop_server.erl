@@ -216,10 +216,18 @@ look_at(Pid) ->
 look(Server, Pid, Interval) ->
     case process_info(Pid, message_queue_len) of
         {message_queue_len, Length} when Length > ?WINDOW ->
-            timer:sleep(Interval),
-            look(Server, Pid, min(2 * Interval, ?LAST_LOOK));
+            look_later(Server, Pid, Interval);
         _ ->
-            Server ! {caught_up, Pid}
+            Server ! {caught_up, Pid},
+            ok
+    end.
+
+%% The loop may have ended meanwhile: a normal end passes no link.
+look_later(Server, Pid, Interval) ->
+    timer:sleep(Interval),
+    case is_process_alive(Server) of
+        true -> look(Server, Pid, min(2 * Interval, ?LAST_LOOK));
+        false -> ok
     end.
 
 dispatched(0, _State) ->

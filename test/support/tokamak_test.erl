@@ -185,19 +185,27 @@ pipe() ->
     _ = put({?MODULE, make_ref()}, {Read, Write}),
     {Read, Write}.
 
-%% @doc A supervised loop; it ends with the calling process at the latest.
+%% @doc A supervised loop; it ends with the calling process at the latest, even when that is killed in here.
 new_loop(Options) when is_map(Options) ->
-    {ok, Loop} = tokamak_loop:new(Options),
     Owner = self(),
-    _ = spawn(fun() ->
-        Monitor = monitor(process, Owner),
-        receive
-            {'DOWN', Monitor, process, _, _} -> tokamak_loop:destroy(Loop)
-        end
-    end),
-    Loop;
+    {Keeper, Monitor} = spawn_monitor(fun() -> keep_loop(Owner, Options) end),
+    receive
+        {Keeper, Loop} ->
+            demonitor(Monitor, [flush]),
+            Loop;
+        {'DOWN', Monitor, process, Keeper, Reason} ->
+            exit(Reason)
+    end;
 new_loop(Backend) ->
     new_loop(#{backend => Backend}).
+
+keep_loop(Owner, Options) ->
+    Monitor = monitor(process, Owner),
+    {ok, Loop} = tokamak_loop:new(Options),
+    Owner ! {self(), Loop},
+    receive
+        {'DOWN', Monitor, process, _, _} -> tokamak_loop:destroy(Loop)
+    end.
 
 raw_loop(Options) when is_map(Options) ->
     {ok, Loop} = tokamak_loop:open(Options),
