@@ -35,6 +35,9 @@ tolerances() ->
 measure(File) ->
     {ok, _} = application:ensure_all_started(tokamak),
     ok = tokamak_soak_loads:touch(File),
+    count().
+
+count() ->
     _ = [erlang:garbage_collect(Pid) || Pid <- processes()],
     %% Asked for the first time, it makes atoms.
     _ = erlang:memory(),
@@ -65,17 +68,19 @@ descendants(OsPid) ->
 
 %% @doc Measures until all is back to the start, or so much time has passed: the last measures, and what has grown.
 settle(File, Before, Milliseconds) ->
-    settle_until(File, Before, erlang:monotonic_time(millisecond) + Milliseconds).
+    %% Once: threads of blocking calls end when they had none for ten seconds.
+    _ = measure(File),
+    settle_until(Before, erlang:monotonic_time(millisecond) + Milliseconds).
 
-settle_until(File, Before, Deadline) ->
-    After = measure(File),
+settle_until(Before, Deadline) ->
+    After = count(),
     Grown = [Name || {Name, Tolerance} <- tolerances(), maps:get(Name, After) > maps:get(Name, Before) + Tolerance],
     case Grown =:= [] orelse erlang:monotonic_time(millisecond) > Deadline of
         true ->
             {After, Grown};
         false ->
             receive
-            after ?INTERVAL -> settle_until(File, Before, Deadline)
+            after ?INTERVAL -> settle_until(Before, Deadline)
             end
     end.
 
