@@ -23,7 +23,7 @@
 -type bench() :: fun(() -> [bench_report:row() | bench_memory:memory()]).
 
 -define(BENCHES, [
-    "events", "timers", "fds", "ids", "latency", "calls", "streams",
+    "events", "timers", "fds", "ids", "latency", "calls", "load", "streams",
     "pool", "progress", "subprocess"
 ]).
 
