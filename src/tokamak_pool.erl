@@ -401,11 +401,13 @@ cut(0, Items, Some) -> {lists:reverse(Some), Items};
 cut(_N, [], Some) -> {lists:reverse(Some), []};
 cut(N, [Item | Items], Some) -> cut(N - 1, Items, [Item | Some]).
 
-%% Takes out of the mailbox what a cancelled run has sent; an end that is being sent is waited for.
+%% Takes out of the mailbox what a cancelled run has sent. An end that is being sent comes, unless the owner took
+%% it before the native side knew it sent.
 flush(Ref, sending) ->
     receive
         {tokamak, Ref, {results, _}} -> flush(Ref, sending);
         {tokamak, Ref, _End} -> ok
+    after 1 -> flush(Ref, in_pool(Ref, fun(Engine) -> Engine:op_pool_cancel(Ref) end))
     end;
 flush(Ref, State) ->
     receive
