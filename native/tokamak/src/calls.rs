@@ -194,8 +194,8 @@ fn poll_eagerly<'a>(
     if nanoseconds > SLOW_POLL_NANOSECONDS {
         runtime::count_slow_poll(entry.operation.name);
     }
-    if let Ok(Ok(Eager::Ready(_))) = &polled {
-        latency::eager_ended(&watch, nanoseconds);
+    if latency::is_eager_picked(&watch) && matches!(polled, Ok(Ok(Eager::Ready(_)))) {
+        latency::eager_ended(nanoseconds);
     }
     match polled {
         Ok(polled) => polled.map(Some),

@@ -148,16 +148,15 @@ fn is_picked(number: u64, sample_power: u32) -> bool {
     hash.leading_zeros() >= sample_power
 }
 
-/// Counts an eager call that is ready. Even a counter of the thread's own would cost five per cent of it, so
-/// the processor's counter, which was looked at anyway, is the chance by which one in 64 stands for all.
-pub fn eager_ended(watch: &Stopwatch, nanoseconds: u64) {
-    if is_picked(watch.start_ticks(), EAGER_SAMPLE) {
-        record_eager(nanoseconds);
-    }
+/// Whether this eager call is one of the 64 that stands for all. Even a counter of the thread's own would cost
+/// five per cent of it, so the chance is the processor's counter, which was looked at anyway.
+pub fn is_eager_picked(watch: &Stopwatch) -> bool {
+    is_picked(watch.start_ticks(), EAGER_SAMPLE)
 }
 
+/// Counts an eager call that was picked.
 #[cold]
-fn record_eager(nanoseconds: u64) {
+pub fn eager_ended(nanoseconds: u64) {
     let calls = &CALLS.get()[Label::Eager as usize];
     calls.ended.fetch_add(1 << EAGER_SAMPLE, Ordering::Relaxed);
     calls.times.record(nanoseconds);

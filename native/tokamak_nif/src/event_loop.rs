@@ -73,10 +73,14 @@ pub enum Waiter {
     Thread(Arc<WaitingThread>),
 }
 
-fn count_refused<T>(refused: &Refused<T>) {
+/// Counts an event that was refused.
+#[cold]
+#[inline(never)]
+fn counted(refused: Refused<Event>) -> Refused<Event> {
     if let Refused::Overloaded(_) = refused {
         watcher::events_refused(1);
     }
+    refused
 }
 
 /// An event loop.
@@ -206,7 +210,7 @@ impl EventLoop {
     /// # Errors
     /// [`Refused`] with the event, when the queue is full or the loop closed.
     pub fn post(&self, sender: Sender, event: Event) -> Result<(), Refused<Event>> {
-        let wake = self.queue.try_push(event).inspect_err(count_refused)?;
+        let wake = self.queue.try_push(event).map_err(counted)?;
         self.after_push(sender, wake);
         Ok(())
     }
@@ -217,7 +221,7 @@ impl EventLoop {
     /// [`Refused`] with the event, when there was no room in time, or the loop closed.
     pub fn post_timeout(&self, event: Event, timeout: Duration) -> Result<(), Refused<Event>> {
         let pushed = self.queue.push_timeout(event, timeout);
-        let wake = pushed.inspect_err(count_refused)?;
+        let wake = pushed.map_err(counted)?;
         self.after_push(Sender::Thread, wake);
         Ok(())
     }
