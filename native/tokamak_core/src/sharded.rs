@@ -12,19 +12,20 @@ const SHARDS: usize = 8;
 #[repr(align(128))]
 struct Apart<T>(T);
 
-/// Several of the same; each thread uses one of them.
+/// Several of the same; each thread uses one of them. They may be large, and are first used on threads with small
+/// stacks: so each is made by itself and kept on the heap.
 #[derive(Debug)]
-pub struct Sharded<T>([Apart<T>; SHARDS]);
+pub struct Sharded<T>(Vec<Apart<T>>);
 
 impl<T> Sharded<T> {
     /// Makes them.
     pub fn new(make: impl Fn() -> T) -> Self {
-        Self(std::array::from_fn(|_| Apart(make())))
+        Self((0..SHARDS).map(|_| Apart(make())).collect())
     }
 
     /// The one of the calling thread. Others may use it, too.
     pub fn get(&self) -> &T {
-        &self.0[shard_of_thread() % SHARDS].0
+        &self.0[shard_of_thread()].0
     }
 
     /// All of them.
