@@ -189,35 +189,35 @@ a_submitted_call_reports_under_its_callback_id() ->
 
 a_storm_shows_eleven_a_second_and_loses_no_last_value() ->
     Ref = tokamak_progress:subscribe(all),
-    Seconds = 3,
-    Keys = 100,
-    End = erlang:monotonic_time(millisecond) + Seconds * 1000,
-    Storms = [spawn_monitor(fun() -> storm(End, Keys, 0) end) || _ <- lists:seq(1, 16)],
-    Reports = lists:sum([receive {'DOWN', Monitor, process, Pid, {reports, N}} -> N end || {Pid, Monitor} <- Storms]),
-    [ok = tokamak_progress:report(Key, 999, 1000) || Key <- lists:seq(1, Keys)],
-    ?assert(Reports > 100000),
-    Shown = received(Ref, 200),
-    Of = fun(Key) -> [Done || {Shown_, Done, _} <- Shown, Shown_ =:= Key] end,
-    lists:foreach(
-        fun(Key) ->
-            Values = Of(Key),
-            ?assert(length(Values) =< 11 * Seconds + 1),
-            ?assertEqual(999, lists:last(Values)),
-            ok = tokamak_progress:report(Key, 1000, 1000)
+    Keys = lists:seq(1, 100),
+    Seconds = 10,
+    {0, Before} = tokamak_test_nif:storm(),
+    ok = tokamak_test_nif:start_storm(tokamak_nif:table(), 16, length(Keys), Seconds * 1000),
+    Ended = fun() -> element(1, tokamak_test_nif:storm()) =:= 0 end,
+    tokamak_wait:until(Ended, 4 * Seconds * 1000),
+    {0, After} = tokamak_test_nif:storm(),
+    ?assert(After - Before > 1_000_000),
+    [ok = tokamak_progress:report(Key, 999, 1000) || Key <- Keys],
+    Shown = lists:foldl(
+        fun({Key, Done, _Percent}, ByKey) ->
+            maps:update_with(Key, fun(Values) -> [Done | Values] end, [Done], ByKey)
         end,
-        lists:seq(1, Keys)
+        #{},
+        received(Ref, 200)
     ),
-    ?assertEqual([{Key, 1000, 100} || Key <- lists:seq(1, Keys)], received(Ref, 0)),
+    ?assertEqual(Keys, lists:sort(maps:keys(Shown))),
+    maps:foreach(
+        fun(_Key, [Last | _] = Values) ->
+            ?assert(length(Values) =< 11 * Seconds + 1),
+            ?assertEqual(999, Last)
+        end,
+        Shown
+    ),
+    [ok = tokamak_progress:report(Key, 1000, 1000) || Key <- Keys],
+    ?assertEqual([{Key, 1000, 100} || Key <- Keys], received(Ref, 0)),
     ?assertMatch(#{keys := 0}, tokamak_progress:stats()),
     ?assertEqual([], received(Ref, 150)),
     ok = tokamak_progress:unsubscribe(Ref).
-
-storm(End, Keys, Reports) ->
-    [ok = tokamak_progress:report(Key, rand:uniform(900), 1000) || Key <- lists:seq(1, Keys)],
-    case erlang:monotonic_time(millisecond) < End of
-        true -> storm(End, Keys, Reports + Keys);
-        false -> exit({reports, Reports + Keys})
-    end.
 
 %% Keys that are not done are not looked at.
 an_idle_limiter_takes_no_time() ->

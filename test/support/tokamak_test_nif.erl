@@ -2,7 +2,7 @@
 %% @doc Stubs of native/tokamak_test_nif: producers on native threads, raw descriptors.
 -module(tokamak_test_nif).
 
--export([start_producers/6, producers/0, reserve_ids/3]).
+-export([start_producers/6, producers/0, reserve_ids/3, start_storm/4, storm/0]).
 -export([pipe/0, datagrams/0, flags/1, write/2, close/1]).
 
 -on_load(load/0).
@@ -58,3 +58,12 @@ write(_Number, _Data) -> ?STUB.
 %% @doc Closes one of these descriptors.
 -spec close(integer()) -> ok | error.
 close(_Number) -> ?STUB.
+
+%% @doc Starts threads that report the progress of the keys from 1 to `Keys', through the C table.
+-spec start_storm(Table :: reference(), Threads :: pos_integer(), Keys :: pos_integer(), Milliseconds :: pos_integer()) ->
+    ok | badarg.
+start_storm(_Table, _Threads, _Keys, _Milliseconds) -> ?STUB.
+
+%% @doc The threads that have not ended, and the reports of all.
+-spec storm() -> {Threads :: non_neg_integer(), Reports :: non_neg_integer()}.
+storm() -> ?STUB.

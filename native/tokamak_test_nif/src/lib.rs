@@ -4,5 +4,6 @@
 
 mod descriptors;
 mod producers;
+mod storm;
 
 rustler::init!("tokamak_test_nif");
