@@ -3,7 +3,7 @@
 %%
 %% In another VM, since the functions are called behind the back of the modules that check arguments,
 %% and with handles of all kinds. The seed is in the error.
--module(tokamak_garbage_tests).
+-module(tokamak_garbage_terms_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 

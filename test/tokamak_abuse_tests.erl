@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% Some seconds of the abuse suite, see `make soak'.
--module(tokamak_soak_tests).
+-module(tokamak_abuse_tests).
 
 -include_lib("eunit/include/eunit.hrl").
 
