@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% @doc Native calls, beside the asynchronous call that NIF authors write by hand (a tokio runtime, a spawn
-%% and a message from an environment of its own), a NIF on a dirty scheduler, and a process that answers.
+%% and a message from an environment of its own), a NIF on a dirty scheduler, a process that answers, and a port.
 %%
 %% The operations do nothing but return, so that the way to them and back is what is measured. Every
 %% result is checked.
@@ -13,6 +13,8 @@
 -define(TURNS, 5).
 -define(PIPELINED, 100000).
 -define(AT_ONCE, 1000).
+%% An hour, in microseconds.
+-define(FOREVER, 3600_000_000).
 -define(READY, {tokamak_test_engine, yields}).
 
 -spec benches(tokamak_bench:options()) -> [tokamak_bench:bench()].
@@ -23,7 +25,8 @@ benches(Options) ->
     [
         fun() -> eager(Options) end,
         fun() -> one_at_a_time(Options) end,
-        fun() -> pipelined(Options) end
+        fun() -> pipelined(Options) end,
+        fun() -> cancel_storm(Options) end
         | [fun() -> callers(Callers, Options) end || Callers <- [1, 10, 100, 1000]]
     ].
 
@@ -59,7 +62,8 @@ one_at_a_time(Options) ->
         {call, fun() -> timed(Calls, fun(_) -> {ok, 0} = tokamak:call(?READY, [0]) end) end},
         {by_hand, fun() -> timed(Calls, fun by_hand/1) end},
         {dirty, fun() -> timed(Calls, fun(N) -> N = tokamak_bench_nif:dirty_echo(N) end) end},
-        {process, fun() -> timed(Calls, fun(N) -> ask(Server, N) end) end}
+        {process, fun() -> timed(Calls, fun(N) -> ask(Server, N) end) end},
+        {port, fun() -> through_port(Calls) end}
     ],
     %% Where the threads sit decides more than what they do: many short turns.
     #{runs := Runs} = Options,
@@ -69,8 +73,38 @@ one_at_a_time(Options) ->
     [
         row(Measured, Name, call, by_hand, "hand-written call", #{must => 1.0, aim => 1.3}),
         row(Measured, Name, call, dirty, "NIF on a dirty scheduler", #{}),
-        row(Measured, Name, call, process, "process to process", #{})
+        row(Measured, Name, call, process, "process to process", #{}),
+        row(Measured, Name, call, port, "a port, through cat", #{})
     ].
+
+through_port(Calls) ->
+    Port = open_port({spawn_executable, os:find_executable("cat")}, [stream, binary]),
+    Sample = timed(Calls, fun(_) ->
+        true = port_command(Port, <<0>>),
+        receive {Port, {data, <<0>>}} -> ok end
+    end),
+    true = port_close(Port),
+    Sample.
+
+%% Calls that are cancelled while they wait, many at once; beside processes that are killed.
+cancel_storm(Options) ->
+    Calls = bench_measure:scaled(?PIPELINED, Options) div ?AT_ONCE * ?AT_ONCE,
+    Subjects = [
+        {calls, fun() -> in_batches(Calls, ?AT_ONCE, fun cancelled_calls/1) end},
+        {processes, fun() -> in_batches(Calls, ?AT_ONCE, fun killed_processes/1) end}
+    ],
+    Measured = bench_measure:compare(Subjects, Options),
+    [row(Measured, "start and cancel of 1,000 at once", calls, processes, "processes, started and killed", #{})].
+
+cancelled_calls(Size) ->
+    Waits = {tokamak_test_engine, later_in_runtime},
+    Refs = [tokamak:async(Waits, [x, ?FOREVER]) || _ <- lists:seq(1, Size)],
+    length([ok || Ref <- Refs, ok <- [tokamak:cancel(Ref)]]).
+
+killed_processes(Size) ->
+    Pids = [spawn_monitor(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, Size)],
+    lists:foreach(fun({Pid, _}) -> exit(Pid, kill) end, Pids),
+    length([receive {'DOWN', Monitor, process, Pid, killed} -> ok end || {Pid, Monitor} <- Pids]).
 
 %% Many calls under way at once.
 pipelined(Options) ->
