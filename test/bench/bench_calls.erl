@@ -166,13 +166,8 @@ latencies(Callers, Each, Call) ->
 
 caller(Test, Each, Call) ->
     receive
-        go -> Test ! {self(), [latency(Call, N) || N <- lists:seq(1, Each)]}
+        go -> Test ! {self(), [bench_measure:time(fun() -> Call(N) end) || N <- lists:seq(1, Each)]}
     end.
-
-latency(Call, N) ->
-    Start = erlang:monotonic_time(nanosecond),
-    _ = Call(N),
-    erlang:monotonic_time(nanosecond) - Start.
 
 row(Measured, Name, Subject, Baseline, BaselineName, More) ->
     bench_report:row(More#{

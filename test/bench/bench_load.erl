@@ -21,7 +21,7 @@ benches(Options) ->
     Timers = bench_measure:scaled(?TIMERS, Options),
     [
         fun() ->
-            rows("waiting call", "call", fun() -> latencies(Calls, fun call/0) end, [in_flight, mailbox, asleep], Options)
+            rows("waiting call", "call", fun() -> bench_measure:turns(Calls, fun call/0) end, [in_flight, mailbox, asleep], Options)
         end,
         fun() -> rows("timer of 1 ms", "timer", fun() -> timers(Timers) end, [asleep], Options) end,
         fun() -> rows("descriptor's event", "event", fun() -> descriptor(Calls) end, [asleep], Options) end
@@ -85,20 +85,12 @@ asleep(Key) ->
     {ok, {Now, _Most, _All}} = tokamak:call({tokamak_test_engine, counted}, [Key]),
     Now.
 
-latencies(Count, Fun) ->
-    bench_measure:latencies(Count, fun() -> [latency(Fun) || _ <- lists:seq(1, Count)] end).
-
-latency(Fun) ->
-    Start = erlang:monotonic_time(nanosecond),
-    _ = Fun(),
-    erlang:monotonic_time(nanosecond) - Start.
-
 call() ->
     {ok, 0} = tokamak:call({tokamak_test_engine, yields}, [0]).
 
 timers(Count) ->
     {ok, Loop} = tokamak_loop:new(),
-    Sample = latencies(Count, fun() ->
+    Sample = bench_measure:turns(Count, fun() ->
         Timer = tokamak_loop:start_timer(Loop, 1, 1),
         [{1, timer, Timer}] = tokamak_loop:poll(Loop, infinity)
     end),
@@ -110,7 +102,7 @@ descriptor(Count) ->
     {ok, Loop} = tokamak_loop:new(),
     {ok, Read, Write} = tokamak_fd:pipe(),
     ok = tokamak_loop:add_reader(Loop, Read, 1),
-    Sample = latencies(Count, fun() ->
+    Sample = bench_measure:turns(Count, fun() ->
         {ok, 1} = tokamak_fd:write(Write, <<1>>),
         [{1, read, undefined}] = tokamak_loop:poll(Loop, infinity),
         {ok, <<1>>} = tokamak_fd:read(Read, 10)

@@ -7,7 +7,7 @@
 -module(bench_measure).
 
 -export([compare/2, compare/3, run/1, scaled/2]).
--export([timed/2, latencies/2]).
+-export([timed/2, latencies/2, turns/2, time/1]).
 -export([rate/1, wall_cost/1, cpu_cost/1, median/1, percentile/2, pooled/1, usage/1]).
 
 -export_type([sample/0, subject/0, measurement/0]).
@@ -90,6 +90,18 @@ latencies(Expected, Fun) ->
         Expected -> #{count => Expected, wall => Wall, usage => Usage, latencies => Latencies};
         Counted -> error({counted, Counted, expected, Expected})
     end.
+
+%% @doc Takes so many turns, one after the other, and times each.
+-spec turns(pos_integer(), fun(() -> term())) -> sample().
+turns(Count, Turn) ->
+    latencies(Count, fun() -> [time(Turn) || _ <- lists:seq(1, Count)] end).
+
+%% @doc The nanoseconds that a turn takes.
+-spec time(fun(() -> term())) -> non_neg_integer().
+time(Turn) ->
+    Start = erlang:monotonic_time(nanosecond),
+    _ = Turn(),
+    erlang:monotonic_time(nanosecond) - Start.
 
 used(Fun) ->
     Before = bench_system:usage(),

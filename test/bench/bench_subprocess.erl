@@ -131,7 +131,7 @@ line_row(Measured, Key, Name) ->
 
 subprocess_lines(Lines, Receive) ->
     {ok, P} = tokamak_subprocess:start(["cat"]),
-    Sample = latencies(Lines, fun() ->
+    Sample = bench_measure:turns(Lines, fun() ->
         ok = tokamak_subprocess:write(P, <<"a line\n">>),
         <<"a line\n">> = Receive(P, Lines)
     end),
@@ -148,20 +148,12 @@ active_line(P, _) ->
 
 port_lines(Lines) ->
     Port = open_port({spawn_executable, os:find_executable("cat")}, [binary]),
-    Sample = latencies(Lines, fun() ->
+    Sample = bench_measure:turns(Lines, fun() ->
         true = port_command(Port, <<"a line\n">>),
         receive {Port, {data, <<"a line\n">>}} -> ok end
     end),
     true = port_close(Port),
     Sample.
-
-latencies(Count, Turn) ->
-    bench_measure:latencies(Count, fun() -> [timed_turn(Turn) || _ <- lists:seq(1, Count)] end).
-
-timed_turn(Turn) ->
-    Before = erlang:monotonic_time(nanosecond),
-    _ = Turn(),
-    erlang:monotonic_time(nanosecond) - Before.
 
 %%% 1 GiB through cat
 
@@ -254,7 +246,7 @@ echoed(RoundTrips, Serve) ->
         Serve(Socket)
     end),
     {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}, {nodelay, true}]),
-    Sample = latencies(RoundTrips, fun() ->
+    Sample = bench_measure:turns(RoundTrips, fun() ->
         ok = gen_tcp:send(Client, <<"x">>),
         {ok, <<"x">>} = gen_tcp:recv(Client, 1)
     end),

@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tokamak_core::histogram::{Histogram, Snapshot};
 use tokamak_core::sharded::Sharded;
+use tokamak_core::word_hasher;
 
 /// One in so many eager calls is timed, as a power of two.
 const EAGER_SAMPLE: u32 = 6;
@@ -143,9 +144,7 @@ pub fn known(label: Label) -> Known {
 /// Whether the call of a number is picked. Numbers that follow each other in any step are spread evenly, so
 /// that a pattern in the calls meets none here.
 fn is_picked(number: u64, sample_power: u32) -> bool {
-    // Fibonacci hashing.
-    let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    hash.leading_zeros() >= sample_power
+    word_hasher::spread(number).leading_zeros() >= sample_power
 }
 
 /// Whether this eager call is one of the 64 that stands for all. Even a counter of the thread's own would cost

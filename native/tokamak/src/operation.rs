@@ -11,10 +11,11 @@ use rustler::sys::ErlNifTerm;
 use rustler::{Atom, Decoder, Encoder, Env, Term};
 use std::collections::HashMap;
 use std::future::Future;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use tokamak_core::word_hasher::WordHasher;
 use tokio::sync::Semaphore;
 
 /// A future that ends with an operation's reply.
@@ -201,32 +202,7 @@ pub struct Entry {
     pub limit: Option<Arc<Semaphore>>,
 }
 
-/// Atoms are words that differ in their low bits; no one chooses them to collide.
-#[derive(Default)]
-struct AtomHasher(u64);
-
-impl Hasher for AtomHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // Fibonacci hashing: spreads the low bits over the high ones, which the table uses.
-        self.0 = (self.0 ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-}
-
-type ByName = HashMap<ErlNifTerm, Entry, BuildHasherDefault<AtomHasher>>;
+type ByName = HashMap<ErlNifTerm, Entry, BuildHasherDefault<WordHasher>>;
 
 struct Table {
     by_name: ByName,

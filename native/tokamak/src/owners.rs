@@ -11,11 +11,12 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustler::{Env, LocalPid, Monitor, Resource, ResourceArc};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::thread::Thread;
 use tokamak_core::task_state::State;
+use tokamak_core::word_hasher::WordHasher;
 
 /// Something that belongs to a process.
 pub trait Possession: Send + Sync {
@@ -48,28 +49,7 @@ pub struct Owner {
     possessions: Mutex<Option<Possessions>>,
 }
 
-/// Keys are counted up: their low bits differ.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes
-            .iter()
-            .for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        // Fibonacci hashing: spreads the low bits over the high ones, which the table uses.
-        self.0 = (self.0 ^ key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
-type Possessions = HashMap<PossessionKey, Weak<dyn Possession>, BuildHasherDefault<KeyHasher>>;
+type Possessions = HashMap<PossessionKey, Weak<dyn Possession>, BuildHasherDefault<WordHasher>>;
 
 impl Owner {
     /// `false` when the process is dead.
@@ -115,7 +95,7 @@ impl Resource for OwnerMonitor {
     }
 }
 
-type Owners = DashMap<PidKey, Arc<Owner>, BuildHasherDefault<KeyHasher>>;
+type Owners = DashMap<PidKey, Arc<Owner>, BuildHasherDefault<WordHasher>>;
 
 static OWNERS: LazyLock<Owners> = LazyLock::new(Owners::default);
 static JANITOR: LazyLock<Janitor> = LazyLock::new(Janitor::new);

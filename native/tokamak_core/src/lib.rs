@@ -20,3 +20,4 @@ mod sync;
 pub mod task_state;
 pub mod timer_wheel;
 pub mod timers;
+pub mod word_hasher;

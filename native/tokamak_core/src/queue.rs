@@ -180,7 +180,8 @@ impl<T> EventQueue<T> {
         Ok(self.append(&mut state, item))
     }
 
-    /// Reserves places for items that come later, by [`push_reserved`](Self::push_reserved); given back by
+    /// Reserves places for items that come later, by
+    /// [`push_many_reserved`](Self::push_many_reserved); given back by
     /// [`release`](Self::release).
     ///
     /// # Errors
@@ -199,18 +200,6 @@ impl<T> EventQueue<T> {
         Ok(())
     }
 
-    /// Pushes an item into a reserved place.
-    ///
-    /// # Errors
-    /// [`Refused::Closed`] with the item, when the queue is closed.
-    pub fn push_reserved(&self, item: T) -> Result<Wake, Refused<T>> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(Refused::Closed(item));
-        }
-        Ok(self.append(&mut state, item))
-    }
-
     /// Pushes many items into reserved places with one notification at the end.
     ///
     /// # Errors
@@ -219,14 +208,12 @@ impl<T> EventQueue<T> {
         &self,
         items: impl ExactSizeIterator<Item = T>,
     ) -> Result<Wake, Refused<()>> {
-        let mut blocks = into_blocks(items);
+        let blocks = into_blocks(items);
         let mut state = self.state.lock();
         if state.closed {
             return Err(Refused::Closed(()));
         }
-        state.blocks.append(&mut blocks);
-        self.filled.store(true, Ordering::Relaxed);
-        Ok(state.notify())
+        Ok(self.append_blocks(&mut state, blocks))
     }
 
     /// Counts `count` items that were admitted elsewhere and do not pass through the queue.
@@ -244,15 +231,13 @@ impl<T> EventQueue<T> {
         items: impl ExactSizeIterator<Item = T>,
     ) -> Result<Wake, Refused<()>> {
         let count = items.len() as u64;
-        let mut blocks = into_blocks(items);
+        let blocks = into_blocks(items);
         let mut state = self.state.lock();
         if state.closed {
             return Err(Refused::Closed(()));
         }
         self.count_pushed(count);
-        state.blocks.append(&mut blocks);
-        self.filled.store(true, Ordering::Relaxed);
-        Ok(state.notify())
+        Ok(self.append_blocks(&mut state, blocks))
     }
 
     /// Pushes an item, waiting up to `timeout` while the queue is full. Blocks its thread: for
@@ -404,6 +389,12 @@ impl<T> EventQueue<T> {
             refused: state.refused,
             high_water_mark: state.high_water_mark.max(self.len()),
         }
+    }
+
+    fn append_blocks(&self, state: &mut State<T>, mut blocks: VecDeque<VecDeque<T>>) -> Wake {
+        state.blocks.append(&mut blocks);
+        self.filled.store(true, Ordering::Relaxed);
+        state.notify()
     }
 
     fn append(&self, state: &mut State<T>, item: T) -> Wake {

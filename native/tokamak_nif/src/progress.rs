@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use rustler::sys::{ErlNifEnv, ErlNifTerm};
 use rustler::{Encoder, Env, LocalPid, Resource, ResourceArc, Term};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokamak::environment::{SavedTerm, Sender, TermKey, TermView};
@@ -20,33 +20,13 @@ use tokamak::list::List;
 use tokamak::owners::{self, Possession, PossessionKey};
 use tokamak_core::limiter::{DEFAULT_IDLE_TIMEOUT, RateLimiter, Status, Update};
 use tokamak_core::timers::{Fired, TimerSet, TimerSink, TimerThread};
+use tokamak_core::word_hasher::WordHasher;
 
 /// Timers of a channel: it needs one, and has a few more for a moment when it is told of earlier ones.
 const MAX_TIMERS: usize = 1024;
 
 /// Intervals from here on may be some milliseconds shorter.
 const ROUGH_ENOUGH: Duration = Duration::from_millis(100);
-
-/// A term's hash is good as it is.
-#[derive(Clone, Copy, Default)]
-pub struct TermHasher(u64);
-
-impl Hasher for TermHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        // The VM gives 32 bits; shards are chosen by the upper ones.
-        self.0 = (self.0 ^ hash).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
 
 /// CLOCK_MONOTONIC in nanoseconds.
 fn now() -> u64 {
@@ -67,7 +47,7 @@ fn read(clock: ClockId) -> u64 {
     (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
-type Limiter = RateLimiter<TermKey, BuildHasherDefault<TermHasher>>;
+type Limiter = RateLimiter<TermKey, BuildHasherDefault<WordHasher>>;
 
 /// All channels.
 pub struct Progress {
@@ -93,7 +73,7 @@ struct Channel {
 struct Subscribers {
     to_all: HashMap<PossessionKey, Arc<Subscriber>>,
     by_key:
-        HashMap<TermKey, HashMap<PossessionKey, Arc<Subscriber>>, BuildHasherDefault<TermHasher>>,
+        HashMap<TermKey, HashMap<PossessionKey, Arc<Subscriber>>, BuildHasherDefault<WordHasher>>,
 }
 
 struct Subscriber {
