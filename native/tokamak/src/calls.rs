@@ -501,6 +501,7 @@ pub(crate) fn batch_entry() -> &'static Entry {
             })
         },
         eager: None,
+        discover: None,
     };
     static ENTRY: Entry = Entry {
         operation: &OPERATION,

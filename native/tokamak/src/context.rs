@@ -92,12 +92,12 @@ impl Ctx {
 }
 
 /// A context that is made only for the operations that ask for one.
-pub struct LazyCtx {
-    task: Option<Arc<Task>>,
+pub struct LazyCtx<'t> {
+    task: Option<&'t Arc<Task>>,
     ctx: OnceCell<Ctx>,
 }
 
-impl LazyCtx {
+impl<'t> LazyCtx<'t> {
     /// The context of a call that is no task yet.
     pub(crate) fn detached() -> Self {
         Self {
@@ -107,9 +107,9 @@ impl LazyCtx {
     }
 
     /// The context of a task.
-    pub(crate) fn of(task: &Arc<Task>) -> Self {
+    pub(crate) fn of(task: &'t Arc<Task>) -> Self {
         Self {
-            task: Some(Arc::clone(task)),
+            task: Some(task),
             ctx: OnceCell::new(),
         }
     }
@@ -126,7 +126,7 @@ impl LazyCtx {
     pub fn get(&self) -> Ctx {
         let make = || {
             let ctx = Ctx::detached();
-            if let Some(task) = &self.task {
+            if let Some(task) = self.task {
                 let _ = ctx.task.set(Arc::clone(task));
             }
             ctx

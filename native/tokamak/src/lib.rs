@@ -27,6 +27,8 @@ pub mod bytes;
 #[doc(hidden)]
 pub mod calls;
 pub mod context;
+#[doc(hidden)]
+pub mod discovery;
 pub mod environment;
 mod gather;
 mod latency;

@@ -3,6 +3,7 @@
 
 use crate::atoms;
 use crate::context::LazyCtx;
+use crate::discovery::PollDiscovery;
 use crate::list::{self, List};
 use crate::reply::Reply;
 use crate::stream::{InputPort, Outbox, OutputPort};
@@ -94,7 +95,7 @@ pub struct Call<'a, 'c> {
     /// The arguments.
     pub args: &'c [Term<'a>],
     /// The context of the call.
-    pub ctx: &'c LazyCtx,
+    pub ctx: &'c LazyCtx<'c>,
     /// Where the items of a duplex operation go.
     pub output: Option<&'c OutputPort>,
     /// How many items the inbox of a duplex operation holds.
@@ -162,6 +163,8 @@ pub struct Operation {
     pub start: fn(&Call) -> Result<Started, BadArgument>,
     /// Gives an eager one its arguments and polls it.
     pub eager: Option<PollEagerly>,
+    /// The same for a pool, of an operation that could be its handler.
+    pub discover: Option<PollDiscovery>,
 }
 
 inventory::collect!(Operation);

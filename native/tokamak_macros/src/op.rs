@@ -150,6 +150,10 @@ pub fn expand(options: &Options, function: &ItemFn) -> Result<TokenStream> {
         Kind::Eager => eager(function, &parameters),
         _ => quote! { ::std::option::Option::None },
     };
+    let discover = match options.kind {
+        Kind::Eager if may_discover(&function.sig.output) => discover(function, &parameters),
+        _ => quote! { ::std::option::Option::None },
+    };
     let name = options
         .name
         .clone()
@@ -179,6 +183,7 @@ pub fn expand(options: &Options, function: &ItemFn) -> Result<TokenStream> {
                     limit: #limit,
                     start: start_operation,
                     eager: #eager,
+                    discover: #discover,
                 }
             }
         };
@@ -330,19 +335,66 @@ fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     }}
 }
 
+fn discover(function: &ItemFn, parameters: &Parameters) -> TokenStream {
+    let prepare = parameters.prepare();
+    let (name, passed) = (&function.sig.ident, &parameters.passed);
+    let output = Output::of(&function.sig.output);
+    let (encode, reply) = (output.encode(), output.reply());
+    quote! {{
+        fn poll_discovery<'a>(
+            call: &::tokamak::operation::Call<'a, '_>,
+        ) -> ::std::result::Result<
+            ::tokamak::discovery::Polled<'a>,
+            ::tokamak::operation::BadArgument,
+        > {
+            #[allow(unused_imports)]
+            use ::tokamak::discovery::NeedsTerms as _;
+            #prepare
+            let future = #name(#(#passed),*);
+            ::std::result::Result::Ok(::tokamak::discovery::poll_once(
+                call.env,
+                future,
+                |output| ::tokamak::discovery::Returned(output).plain(),
+                #encode,
+                #reply,
+            ))
+        }
+        ::std::option::Option::Some(poll_discovery)
+    }}
+}
+
+/// Whether `(Result, Vec<Child>)` is returned, or a `Result` of it: what a pool's handler returns.
+fn may_discover(output: &ReturnType) -> bool {
+    let ReturnType::Type(_, ty) = output else {
+        return false;
+    };
+    let value = match last_segment(ty).as_deref() {
+        Some("Result") => first_argument(ty),
+        _ => Some(&**ty),
+    };
+    let Some(Type::Tuple(pair)) = value else {
+        return false;
+    };
+    pair.elems.len() == 2 && pair.elems.last().and_then(last_segment).as_deref() == Some("Vec")
+}
+
 /// Whether a type is `Result<(), …>`, under whatever path.
 fn is_result_of_nothing(ty: &Type) -> bool {
+    matches!(first_argument(ty), Some(Type::Tuple(tuple)) if tuple.elems.is_empty())
+}
+
+/// `T` of `Path<T, …>`.
+fn first_argument(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else {
-        return false;
+        return None;
     };
-    let arguments = path.path.segments.last().map(|last| &last.arguments);
-    let Some(syn::PathArguments::AngleBracketed(arguments)) = arguments else {
-        return false;
-    };
-    matches!(
-        arguments.args.first(),
-        Some(syn::GenericArgument::Type(Type::Tuple(tuple))) if tuple.elems.is_empty()
-    )
+    match &path.path.segments.last()?.arguments {
+        syn::PathArguments::AngleBracketed(arguments) => match arguments.args.first()? {
+            syn::GenericArgument::Type(ty) => Some(ty),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// The name of a type without its path and parameters.

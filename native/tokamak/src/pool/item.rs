@@ -33,11 +33,16 @@ impl Item {
         } else if let Ok(atom) = term.decode() {
             Self::Atom(atom)
         } else {
-            match Binary::from_term(term) {
-                Ok(binary) if binary.len() <= BYTES => Self::Bytes(binary.as_slice().into()),
-                _ => Self::Term(TermKey::save(term)),
-            }
+            Binary::from_term(term)
+                .ok()
+                .and_then(|binary| Self::of_bytes(&binary))
+                .unwrap_or_else(|| Self::Term(TermKey::save(term)))
         }
+    }
+
+    /// A binary, unless it is large.
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= BYTES).then(|| Self::Bytes(bytes.into()))
     }
 
     /// An item from `{Key, Item}`.

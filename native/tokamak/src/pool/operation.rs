@@ -6,11 +6,12 @@ use super::{Discovery, Item, of_end, of_reply};
 use crate::bytes::Value;
 use crate::calls::start_call;
 use crate::context::LazyCtx;
+use crate::discovery::{Plain, PollDiscovery, Polled};
 use crate::environment::{with_scratch, with_scratch_unless};
 use crate::operation::{BadArgument, Call, Eager, Entry, PollEagerly, ReplyFuture, Started};
 use crate::reply::{Reason, Reply};
 use crate::task::{Task, run_blocking, run_limited};
-use rustler::{Encoder, Env, Term};
+use rustler::{Encoder, Env};
 use std::sync::Arc;
 
 /// An operation of one argument that returns `{Result, [Child]}`.
@@ -64,29 +65,50 @@ impl OperationHandler {
             output: None,
             inbox: 0,
         };
-        match (self.entry.operation.eager, &self.entry.limit) {
-            (Some(eager), None) => self.poll(eager, &call),
-            _ => match start_call(self.entry, &call) {
-                Ok(Started::Future(future)) => Begun::Waits(future),
-                Ok(Started::Blocking(run)) => Begun::Blocks(run),
-                Ok(_) => Begun::Ended(Err(Reason::Cancelled)),
-                Err(wrong) => Begun::Ended(Err(Reason::BadArgument(wrong))),
-            },
+        let operation = self.entry.operation;
+        match (operation.eager, operation.discover) {
+            _ if self.entry.limit.is_some() => self.start(&call),
+            (_, Some(discover)) if !self.routed => self.discover(discover, &call),
+            (Some(eager), _) => self.poll(eager, &call),
+            _ => self.start(&call),
         }
     }
 
-    /// An eager operation that is ready leaves its result in the scratch environment. (A panic is caught
-    /// by the pool.)
+    fn start(&self, call: &Call) -> Begun {
+        match start_call(self.entry, call) {
+            Ok(Started::Future(future)) => Begun::Waits(future),
+            Ok(Started::Blocking(run)) => Begun::Blocks(run),
+            Ok(_) => Begun::Ended(Err(Reason::Cancelled)),
+            Err(wrong) => wrong_argument(wrong),
+        }
+    }
+
+    /// An eager operation whose result may need no terms. (A panic is caught by the pool.)
+    fn discover(&self, discover: PollDiscovery, call: &Call) -> Begun {
+        match discover(call) {
+            Ok(Polled::Plain(Plain { value, children })) => Begun::Ended(Ok((value, children))),
+            Ok(Polled::Eager(polled)) => self.end(polled),
+            Err(wrong) => wrong_argument(wrong),
+        }
+    }
+
+    /// Any eager operation.
     fn poll(&self, eager: PollEagerly, call: &Call) -> Begun {
-        let polled: Result<Eager, BadArgument> = eager(call);
+        match eager(call) {
+            Ok(polled) => self.end(polled),
+            Err(wrong) => wrong_argument(wrong),
+        }
+    }
+
+    /// One that is ready left its result in the scratch environment.
+    fn end(&self, polled: Eager) -> Begun {
         match polled {
-            Ok(Eager::Ready(end)) => Begun::Ended(of_ready(end, self.routed)),
-            Ok(Eager::Pending(future)) => Begun::Waits(future),
-            Err(wrong) => Begun::Ended(Err(Reason::BadArgument(wrong))),
+            Eager::Ready(end) => Begun::Ended(of_end(end, self.routed)),
+            Eager::Pending(future) => Begun::Waits(future),
         }
     }
 }
 
-fn of_ready(end: Term, routed: bool) -> Discovery {
-    of_end(end, routed)
+fn wrong_argument(wrong: BadArgument) -> Begun {
+    Begun::Ended(Err(Reason::BadArgument(wrong)))
 }

@@ -4,6 +4,11 @@
 //! Wakes are given by whoever takes an item and sees that more is left, so a worker that goes on
 //! with what it discovered itself wakes nobody, and a woken worker wakes the next one while there is
 //! more to do. Items from outside wake a worker at once.
+//!
+//! A worker whose items are short takes and queues them by the chunk, as the queue is shared by all: what
+//! it [keeps](Worker::keep) it shares when another sleeps, and before it waits for anything.
+
+use std::{mem, vec};
 
 use crate::pool::shim::Queue;
 use crate::pool::sleepers::Sleepers;
@@ -13,10 +18,20 @@ use crate::pool::termination::{Closed, Termination};
 /// that all workers share.
 const COUNTED_AHEAD: u64 = if cfg!(loom) { 1 } else { 256 };
 
+/// The most items that are queued together.
+pub(crate) const CHUNK: usize = if cfg!(loom) { 2 } else { 32 };
+
+/// What is queued together. An item by itself needs no memory of its own.
+#[derive(Debug)]
+enum Chunk<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
 /// Queue, sleeping workers and termination of one run.
 #[derive(Debug)]
 pub(crate) struct Frontier<T> {
-    queue: Queue<T>,
+    queue: Queue<Chunk<T>>,
     sleepers: Sleepers,
     termination: Termination,
 }
@@ -41,7 +56,7 @@ impl<T> Frontier<T> {
         let mut surplus = candidates;
         for item in fresh() {
             surplus -= 1;
-            self.queue.push(item);
+            self.queue.push(Chunk::One(item));
             self.sleepers.wake_one();
         }
         self.settle(surplus);
@@ -92,8 +107,14 @@ impl<T> Frontier<T> {
 #[derive(Debug)]
 pub(crate) struct Worker<'a, T> {
     frontier: &'a Frontier<T>,
-    /// Counted as outstanding, but neither queued nor in hand.
+    /// Counted as outstanding, but neither queued, kept nor in hand.
     counted: u64,
+    /// How many discovered items are queued together; 1: each by itself, at once.
+    chunk: usize,
+    /// The rest of the chunk that is worked on.
+    taken: vec::IntoIter<T>,
+    /// Discovered and not queued yet.
+    found: Vec<T>,
 }
 
 impl<'a, T> Worker<'a, T> {
@@ -101,17 +122,44 @@ impl<'a, T> Worker<'a, T> {
         Self {
             frontier,
             counted: 0,
+            chunk: 1,
+            taken: Vec::new().into_iter(),
+            found: Vec::new(),
         }
+    }
+
+    /// From now on queues so many discovered items together: an item may then wait for the one before it
+    /// while another worker sleeps.
+    pub(crate) fn keep(&mut self, chunk: usize) {
+        self.chunk = chunk;
     }
 
     /// The next item without waiting, unless the run was stopped.
     #[inline]
-    pub(crate) fn try_next(&self) -> Option<T> {
-        if self.frontier.termination.is_stopped() {
+    pub(crate) fn try_next(&mut self) -> Option<T> {
+        let frontier = self.frontier;
+        if frontier.termination.is_stopped() {
             return None;
         }
-        let item = self.frontier.queue.pop()?;
-        self.frontier.wake_one_if_more_is_left();
+        if let Some(item) = self.taken.next() {
+            // Without a fence: who falls asleep unseen is seen at the next item.
+            if frontier.sleepers.seem_there() {
+                self.leave_the_rest_to_others();
+            }
+            return Some(item);
+        }
+        self.queue_found();
+        let item = match frontier.queue.pop()? {
+            Chunk::One(item) => item,
+            Chunk::Many(items) => {
+                self.taken = items.into_iter();
+                self.taken.next()?
+            }
+        };
+        if frontier.sleepers.are_there() {
+            self.queue_taken();
+            frontier.wake_one_if_more_is_left();
+        }
         Some(item)
     }
 
@@ -134,7 +182,7 @@ impl<'a, T> Worker<'a, T> {
         }
     }
 
-    /// Queues what the item in hand discovered.
+    /// Queues what the item in hand discovered, or keeps it for the next chunk.
     pub(crate) fn dispatch(&mut self, items: impl ExactSizeIterator<Item = T>) {
         let needed = items.len() as u64;
         if self.counted < needed {
@@ -144,7 +192,10 @@ impl<'a, T> Worker<'a, T> {
         }
         self.counted -= needed;
         for item in items {
-            self.frontier.queue.push(item);
+            self.found.push(item);
+            if self.found.len() >= self.chunk {
+                self.queue_found();
+            }
         }
     }
 
@@ -153,8 +204,32 @@ impl<'a, T> Worker<'a, T> {
         self.counted += 1;
     }
 
-    /// To be called before the worker waits for something else than work.
-    pub(crate) fn leave_the_rest_to_others(&self) {
+    /// Queues all that is kept. To be called before the worker waits for something else than work.
+    pub(crate) fn leave_the_rest_to_others(&mut self) {
+        self.queue_taken();
+        self.queue_found();
         self.frontier.wake_one_if_more_is_left();
+    }
+
+    fn queue_found(&mut self) {
+        match self.found.len() {
+            0 => {}
+            1 => {
+                let one = self.found.drain(..).map(Chunk::One);
+                one.for_each(|one| self.frontier.queue.push(one));
+            }
+            _ => {
+                let next = Vec::with_capacity(self.chunk);
+                let found = mem::replace(&mut self.found, next);
+                self.frontier.queue.push(Chunk::Many(found));
+            }
+        }
+    }
+
+    fn queue_taken(&mut self) {
+        let rest = mem::take(&mut self.taken);
+        if rest.len() > 0 {
+            self.frontier.queue.push(Chunk::Many(rest.collect()));
+        }
     }
 }

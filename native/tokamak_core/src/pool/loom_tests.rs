@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 
-use super::frontier::{Frontier, Worker};
+use super::frontier::{CHUNK, Frontier, Worker};
 
 /// Item `n` discovers item `n - 1`, an item of the other kind nothing.
 #[derive(Clone, Copy)]
@@ -55,8 +55,9 @@ impl Run {
     }
 
     /// What the tasks of the pool do, without results.
-    async fn work(&self) {
+    async fn work(&self, chunk: usize) {
         let mut worker = Worker::new(&self.frontier);
+        worker.keep(chunk);
         while let Some(item) = worker.next().await {
             self.in_hand.fetch_add(1, SeqCst);
             self.run(item, &mut worker);
@@ -78,7 +79,10 @@ impl Run {
             Item::Broken => {
                 self.frontier.stop();
             }
-            Item::Meeting => self.meet(),
+            Item::Meeting => {
+                worker.leave_the_rest_to_others();
+                self.meet();
+            }
         }
     }
 
@@ -93,8 +97,17 @@ impl Run {
 }
 
 fn spawn_worker(run: &Arc<Run>) -> JoinHandle<()> {
+    spawn_worker_with(run, 1)
+}
+
+/// One that queues what it discovered by the chunk.
+fn spawn_keeping_worker(run: &Arc<Run>) -> JoinHandle<()> {
+    spawn_worker_with(run, CHUNK)
+}
+
+fn spawn_worker_with(run: &Arc<Run>, chunk: usize) -> JoinHandle<()> {
     let run = Arc::clone(run);
-    thread::spawn(move || block_on(run.work()))
+    thread::spawn(move || block_on(run.work(chunk)))
 }
 
 fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
@@ -216,5 +229,47 @@ fn loom_an_error_wins_or_loses_against_the_end_of_the_run() {
         run.frontier.close();
         join([spawn_worker(&run), spawn_worker(&run)]);
         assert!(run.frontier.is_stopped());
+    });
+}
+
+#[test]
+fn loom_workers_that_keep_items_run_each_once_and_both_end() {
+    model(|run| {
+        assert!(run.add(&[Item::Pair]));
+        run.frontier.close();
+        join([spawn_keeping_worker(&run), spawn_keeping_worker(&run)]);
+        assert_eq!(run.done.load(SeqCst), 3);
+    });
+}
+
+#[test]
+fn loom_a_chain_that_is_kept_ends_for_a_worker_that_sleeps() {
+    model(|run| {
+        assert!(run.add(&[Item::Chain(2)]));
+        run.frontier.close();
+        join([spawn_keeping_worker(&run), spawn_worker(&run)]);
+        assert_eq!(run.done.load(SeqCst), 3);
+    });
+}
+
+#[test]
+fn loom_what_a_worker_keeps_is_left_to_others_before_it_waits() {
+    model(|run| {
+        assert!(run.add(&[Item::Couple]));
+        run.frontier.close();
+        join([spawn_keeping_worker(&run), spawn_keeping_worker(&run)]);
+        assert_eq!(run.done.load(SeqCst), 3);
+    });
+}
+
+#[test]
+fn loom_a_stop_ends_workers_that_keep_items() {
+    model(|run| {
+        assert!(run.add(&[Item::Pair]));
+        run.frontier.close();
+        let workers = [spawn_keeping_worker(&run), spawn_keeping_worker(&run)];
+        let stopped = run.frontier.stop();
+        join(workers);
+        assert!(stopped || run.done.load(SeqCst) == 3);
     });
 }

@@ -40,6 +40,11 @@ impl Sleepers {
     /// Whether a sleeper could be woken. To be called after work was added.
     pub(crate) fn are_there(&self) -> bool {
         fence(Ordering::SeqCst);
+        self.seem_there()
+    }
+
+    /// Whether a sleeper could be woken, as far as is known here: cheap, and it may be late to know.
+    pub(crate) fn seem_there(&self) -> bool {
         self.announced.load(Ordering::Relaxed) > 0
     }
 

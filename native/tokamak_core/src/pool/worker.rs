@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One worker: a task that runs items until the run is over.
 
+use std::future::poll_fn;
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +18,9 @@ const SLICE: Duration = Duration::from_millis(1);
 /// How many items a worker runs between two looks at the clock.
 const ITEMS_PER_LOOK: u32 = 16;
 
+/// When so many items took less than this, the next ones may wait for each other.
+const SHORT: Duration = Duration::from_micros(200);
+
 struct Worker<'a, W: Work> {
     shared: &'a Shared<W>,
     results: Vec<ItemResult<W>>,
@@ -27,6 +31,7 @@ struct Worker<'a, W: Work> {
     stats: Stats,
     items_since_look: u32,
     slice_start: Instant,
+    last_look: Instant,
 }
 
 /// Runs items until the run is over, then delivers what is left.
@@ -42,7 +47,7 @@ pub(super) async fn work<W: Work>(shared: Arc<Shared<W>>) {
             },
         };
         worker.run(item, &mut items).await;
-        worker.breathe(&items).await;
+        worker.breathe(&mut items).await;
     }
     worker.leave().await;
 }
@@ -57,14 +62,16 @@ impl<'a, W: Work> Worker<'a, W> {
             stats: Stats::default(),
             items_since_look: 0,
             slice_start: Instant::now(),
+            last_look: Instant::now(),
         }
     }
 
     async fn run(&mut self, item: W::Item, items: &mut frontier::Worker<'_, W::Item>) {
         let work = &self.shared.work;
-        let ended = self
-            .while_delivering(panic::catch(|| work.run(&item)))
-            .await;
+        let running = at_first_wait(panic::catch(|| work.run(&item)), || {
+            items.leave_the_rest_to_others();
+        });
+        let ended = self.while_delivering(running).await;
         let result = match ended {
             Ok(Ok((output, discovered))) => {
                 self.shared
@@ -99,7 +106,7 @@ impl<'a, W: Work> Worker<'a, W> {
     }
 
     /// Between two items: a full batch goes out before the next item, other tasks get their turn.
-    async fn breathe(&mut self, items: &frontier::Worker<'_, W::Item>) {
+    async fn breathe(&mut self, items: &mut frontier::Worker<'_, W::Item>) {
         if self.results.len() >= self.shared.options.batch.get() {
             if !self.shared.delivery.try_credit() {
                 items.leave_the_rest_to_others();
@@ -110,17 +117,20 @@ impl<'a, W: Work> Worker<'a, W> {
         self.items_since_look += 1;
         if self.items_since_look == ITEMS_PER_LOOK {
             self.items_since_look = 0;
-            self.look_at_the_clock().await;
+            self.look_at_the_clock(items).await;
         }
     }
 
-    async fn look_at_the_clock(&mut self) {
+    async fn look_at_the_clock(&mut self, items: &mut frontier::Worker<'_, W::Item>) {
         let now = Instant::now();
+        let are_short = now - mem::replace(&mut self.last_look, now) < SHORT;
+        items.keep(if are_short { frontier::CHUNK } else { 1 });
         let due = !self.results.is_empty() && now - self.oldest_result >= delivery::MAX_AGE;
         if due && self.shared.delivery.try_credit() {
             self.deliver();
         }
         if now - self.slice_start >= SLICE {
+            items.leave_the_rest_to_others();
             tokio::task::yield_now().await;
             self.slice_start = Instant::now();
         }
@@ -157,4 +167,19 @@ impl<'a, W: Work> Worker<'a, W> {
         }
         self.shared.discovery.publish(&mut self.stats);
     }
+}
+
+/// Calls `then` when the future has to wait, before it does for the first time.
+async fn at_first_wait<F: Future>(future: F, then: impl FnOnce()) -> F::Output {
+    let (mut future, mut then) = (pin!(future), Some(then));
+    poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        if polled.is_pending()
+            && let Some(then) = then.take()
+        {
+            then();
+        }
+        polled
+    })
+    .await
 }
