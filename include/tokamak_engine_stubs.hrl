@@ -123,7 +123,8 @@ op_watch() -> erlang:nif_error(not_loaded).
 -spec op_look(reference() | undefined) -> {free | busy, integer(), integer(), integer(), integer()} | shutdown.
 op_look(_Reference) -> erlang:nif_error(not_loaded).
 
--spec op_start_runtime(pos_integer(), pos_integer(), pos_integer(), term()) -> ok | {error, binary()}.
+-spec op_start_runtime(pos_integer(), pos_integer(), pos_integer(), term()) ->
+    ok | {error, {atom(), binary()}}.
 op_start_runtime(_Workers, _Blocking, _InFlight, _Table) -> erlang:nif_error(not_loaded).
 
 -spec op_stop_runtime(non_neg_integer(), reference()) -> ok.

@@ -100,7 +100,7 @@ is_of_this_version() ->
 abi_version() -> ?STUB.
 
 %% @doc Starts the native services; the calling process closes what dead processes left selected.
--spec start(ProgressInterval :: pos_integer()) -> ok | {error, binary()}.
+-spec start(ProgressInterval :: pos_integer()) -> ok | {error, {atom(), binary()}}.
 start(_ProgressInterval) -> ?STUB.
 
 %% @doc Closes all loops and stops the native services.

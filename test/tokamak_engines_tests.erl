@@ -22,7 +22,7 @@ the_built_in_operations_are_listed_with_arity_and_kind() ->
         {echo, 1, eager},
         {hash_file, 2, blocking},
         {list_dir, 1, blocking},
-        {resolve_host, 1, async},
+        {resolve_host, 1, blocking},
         {sleep, 1, async}
     ],
     ?assertEqual([], Promised -- Listed).

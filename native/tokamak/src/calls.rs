@@ -11,7 +11,7 @@ use crate::latency::{self, Label};
 use crate::list::List;
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
 use crate::owners;
-use crate::reply::{Reason, encode_error};
+use crate::reply::{OperationError, Reason, encode_error};
 use crate::runtime::{self, Refusal, Runtime};
 use crate::stopwatch::Stopwatch;
 use crate::submit;
@@ -541,7 +541,7 @@ pub fn start_runtime<'a>(
     bytes::anchor();
     match runtime::start(options) {
         Ok(()) => atoms::ok().encode(env),
-        Err(failed) => (atoms::error(), failed.to_string()).encode(env),
+        Err(failed) => encode_error(env, &failed.reason()),
     }
 }
 

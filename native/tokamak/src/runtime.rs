@@ -14,6 +14,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use tokamak_core::threads;
 use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -120,13 +121,25 @@ pub fn halt(time: Duration) {
 }
 
 fn spawn_stopper(run: impl FnOnce() + Send + 'static) {
+    let run = Arc::new(Mutex::new(Some(run)));
+    let on_thread = Arc::clone(&run);
     let thread = std::thread::Builder::new().name("tokamak-stopper".to_owned());
-    // Without a thread left there is nobody to wait; the caller's time-out tells.
-    let _ = thread.spawn(run);
+    if thread.spawn(move || run_once(&on_thread)).is_err() {
+        // Without a thread left the janitor stops the runtime: dead processes wait for so long.
+        crate::owners::on_janitor(move || run_once(&run));
+    }
+}
+
+fn run_once(run: &Mutex<Option<impl FnOnce()>>) {
+    let run = run.lock().take();
+    if let Some(run) = run {
+        run();
+    }
 }
 
 impl Runtime {
     fn new(options: Options) -> io::Result<Self> {
+        threads::probe(options.worker_threads)?;
         let tokio = Builder::new_multi_thread()
             .worker_threads(options.worker_threads)
             // One more than we ever ask for, so that our own semaphore is the bound.

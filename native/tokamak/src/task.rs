@@ -6,7 +6,7 @@ use crate::environment::{Envelope, on_scheduler, with_scratch};
 use crate::latency::{Label, Measured};
 use crate::operation::{Entry, ReplyFuture};
 use crate::owners::{self, Owner, Possession};
-use crate::reply::{Reason, Reply, encode_reply};
+use crate::reply::{OperationError, Reason, Reply, encode_reply};
 use crate::runtime::{Admission, Runtime};
 use crate::stream::Buffer;
 use crate::submit::LoopSink;
@@ -16,6 +16,7 @@ use rustler::{Encoder, Env, LocalPid, Term};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock, Weak};
 use tokamak_core::task_state::{State, TaskState};
+use tokamak_core::threads;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -355,13 +356,18 @@ pub async fn run_blocking(
         None => None,
     };
     let place = Arc::clone(&runtime.blocking).acquire_owned().await.ok();
-    let running = tokio::task::spawn_blocking(move || {
+    let running = threads::spawn_blocking(move || {
         // A call that runs keeps its places until it returns, whoever still waits for it.
         let _places = (limit, place);
         run()
     });
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => return Err(error.reason()),
+    };
     match running.await {
-        Ok(reply) => reply,
+        Ok(Some(reply)) => reply,
+        Ok(None) => Err(Reason::Shutdown),
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => Err(Reason::of_panic(panic.as_ref())),
             Err(_) => Err(Reason::Shutdown),

@@ -18,6 +18,7 @@ pub mod sharded;
 pub mod stream_hub;
 mod sync;
 pub mod task_state;
+pub mod threads;
 pub mod timer_wheel;
 pub mod timers;
 pub mod word_hasher;

@@ -230,7 +230,7 @@ struct Agenda {
     stopped: bool,
 }
 
-/// The thread that advances the wheels of all sets. It ends when it is dropped.
+/// The thread that advances the wheels of all sets, until it is stopped.
 pub struct TimerThread {
     clock: Clock,
     agenda: Mutex<Agenda>,

@@ -10,8 +10,10 @@ use rustler::{Encoder, Env, LocalPid, Term};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokamak::OperationError;
 use tokamak::environment::Sender;
 use tokamak::owners;
+use tokamak::reply::encode_error;
 #[cfg(target_os = "linux")]
 use tokamak_core::reactor::Reactor;
 use tokamak_core::timers::TimerThread;
@@ -49,11 +51,13 @@ impl Services {
     fn start(reaper: LocalPid, progress_interval: Duration) -> std::io::Result<Self> {
         owners::start_janitor()?;
         let timers = TimerThread::start("tokamak-timers")?;
+        #[cfg(target_os = "linux")]
+        let reactor = Reactor::start("tokamak-reactor").inspect_err(|_| timers.stop())?;
         Ok(Self {
             progress: Progress::new(&timers, progress_interval, log_evicted),
             timers,
             #[cfg(target_os = "linux")]
-            reactor: Reactor::start("tokamak-reactor")?,
+            reactor,
             reaper: Mutex::new(reaper),
             loops: Mutex::new(Some(HashMap::new())),
         })
@@ -151,7 +155,7 @@ fn start<'a>(env: Env<'a>, progress_interval: u64) -> Term<'a> {
             crate::subprocess::open();
             atoms::ok().encode(env)
         }
-        Err(error) => (atoms::error(), error.to_string()).encode(env),
+        Err(error) => encode_error(env, &error.reason()),
     }
 }
 

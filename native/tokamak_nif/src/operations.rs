@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256, Sha512};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokamak::{Ctx, Path, Value};
@@ -198,9 +199,9 @@ fn lead_to(target: PathBuf) -> io::Result<(Indexed, Vec<Path>)> {
 }
 
 /// The addresses of a host name, as text.
-#[tokamak::op]
-async fn resolve_host(host: String) -> io::Result<Vec<String>> {
-    let addresses = tokio::net::lookup_host((host, 0)).await?;
+#[tokamak::op(blocking)]
+fn resolve_host(host: String) -> io::Result<Vec<String>> {
+    let addresses = (host, 0).to_socket_addrs()?;
     let mut texts: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     texts.dedup();
     Ok(texts)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::{Outcome, Shared, Work, worker};
-use crate::panic;
+use crate::{panic, threads};
 
 /// Stops the run when its future is dropped before the end.
 struct StopOnDrop<W: Work>(Arc<Shared<W>>);
@@ -58,8 +58,13 @@ async fn supervise_workers<W: Work>(shared: &Arc<Shared<W>>) -> Outcome<W> {
 
 /// Handles may live on for long, and their last one may go on a thread that must not block.
 fn release_memory<W: Work>(shared: Arc<Shared<W>>) {
-    tokio::task::spawn_blocking(move || {
+    let release = |shared: &Shared<W>| {
         shared.frontier.clear();
         shared.discovery.forget();
-    });
+    };
+    let here = Arc::clone(&shared);
+    // Without a thread left it has to be done here.
+    if threads::spawn_blocking(move || release(&shared)).is_err() {
+        release(&here);
+    }
 }
