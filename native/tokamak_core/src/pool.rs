@@ -180,7 +180,7 @@ impl<W: Work> Pool<W> {
             work,
             options,
             frontier: Frontier::new(),
-            discovery: Discovery::new(options.max_items),
+            discovery: Discovery::new(options.workers, options.max_items),
             delivery: Delivery::new(options.window),
             failure: Mutex::new(None),
             stopped: Notify::new(),

@@ -3,7 +3,7 @@
 
 use std::hash::Hash;
 use std::mem;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
@@ -12,8 +12,13 @@ use foldhash::quality::RandomState;
 
 use super::{Stats, Work};
 
-/// Rehashing locks a shard; many small ones keep that short.
-const SHARDS: usize = 128;
+/// So many shards for each worker, as dashmap has them for each processor: fewer are locked by two at once, more
+/// of them miss the cache.
+const SHARDS_PER_WORKER: usize = 8;
+
+/// Rehashing locks a shard: some more keep that short.
+const MIN_SHARDS: usize = 16;
+const MAX_SHARDS: usize = 1024;
 
 #[derive(Default)]
 struct Counters {
@@ -33,9 +38,11 @@ pub(super) struct Discovery<K> {
 }
 
 impl<K: Hash + Eq> Discovery<K> {
-    pub(super) fn new(max_items: Option<NonZeroU64>) -> Self {
+    pub(super) fn new(workers: NonZeroUsize, max_items: Option<NonZeroU64>) -> Self {
+        let shards = workers.get().saturating_mul(SHARDS_PER_WORKER);
+        let shards = shards.clamp(MIN_SHARDS, MAX_SHARDS).next_power_of_two();
         Self {
-            seen: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
+            seen: DashMap::with_hasher_and_shard_amount(RandomState::default(), shards),
             room: max_items.map(|max| AtomicU64::new(max.get())),
             counters: CachePadded::default(),
         }
