@@ -43,6 +43,7 @@ handling() ->
         {"gets the next event after a read that left something", fun handled_again_after_read/1},
         {"gets the next event after reading all and new data", fun handled_again_after_data/1},
         {"gets the next event after handle_fd_event_and_reselect", fun reselected/1},
+        {"has one event waiting, however often it is reselected", fun reselected_unseen/1},
         {"reads and arms in one call", fun read_and_reselected/1},
         {"gets write events after writes only", fun handled_writes/1}
     ].
@@ -347,6 +348,19 @@ reselected(Backend) ->
     ok = nothing_comes(?A_WHILE),
     {ok, 1} = tokamak_fd:write(Write, <<"y">>),
     ok = event(Handler, read).
+
+reselected_unseen(Backend) ->
+    Loop = new_loop(Backend),
+    {Read, Write} = tokamak_test:pipe(),
+    ok = tokamak_loop:add_reader(Loop, Read, 1),
+    {ok, 1} = tokamak_fd:write(Write, <<"x">>),
+    [{ok, 1} = tokamak_fd:handle_fd_event_and_reselect(Read, read) || _ <- lists:seq(1, 1000)],
+    tokamak_test:wait_until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) =< 1 end),
+    ?assertEqual([{1, read, undefined}], tokamak_loop:poll(Loop, 5000)),
+    {ok, <<"x">>} = tokamak_fd:read(Read, 10),
+    ?assertEqual([], tokamak_loop:poll(Loop, 0)),
+    {ok, 1} = tokamak_fd:write(Write, <<"y">>),
+    ?assertEqual([{1, read, undefined}], tokamak_loop:poll(Loop, 5000)).
 
 read_and_reselected(Backend) ->
     {_Loop, Handler, Read, Write} = handled_pipe(Backend),

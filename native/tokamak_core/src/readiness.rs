@@ -61,6 +61,8 @@ pub struct Readiness {
     phase: Phase,
     callback_id: u64,
     generation: u32,
+    /// An event of this watch waits to be taken, also where a reselect made it void.
+    has_event: bool,
     drained: bool,
     latent: bool,
     hung_up: bool,
@@ -75,6 +77,7 @@ impl Readiness {
             phase: Phase::Off,
             callback_id: 0,
             generation: 0,
+            has_event: false,
             drained: false,
             latent: false,
             hung_up: false,
@@ -90,6 +93,7 @@ impl Readiness {
         if fresh {
             self.phase = Phase::Armed;
             self.generation = self.generation.wrapping_add(1);
+            self.has_event = false;
             self.drained = false;
             self.latent = false;
             self.hung_up = false;
@@ -141,7 +145,11 @@ impl Readiness {
             Phase::Off => Edge::Ignored,
             Phase::Armed => {
                 self.phase = Phase::Queued;
-                Edge::Report
+                // The one that waits tells of this, too: however often it is reselected, there is one.
+                match std::mem::replace(&mut self.has_event, true) {
+                    true => Edge::Coalesced,
+                    false => Edge::Report,
+                }
             }
             Phase::Queued | Phase::Reported(_) => {
                 self.latent = true;
@@ -153,7 +161,11 @@ impl Readiness {
     /// A consumer takes the queued event: its callback id, or `None` when the watch that it
     /// belonged to has ended.
     pub fn take(&mut self, generation: u32, consumer: Consumer) -> Option<u64> {
-        if self.phase != Phase::Queued || self.generation != generation {
+        if self.generation != generation {
+            return None;
+        }
+        self.has_event = false;
+        if self.phase != Phase::Queued {
             return None;
         }
         self.phase = Phase::Reported(consumer);
@@ -215,6 +227,7 @@ impl Readiness {
         match self.phase {
             Phase::Reported(_) if ready || self.latent => {
                 self.phase = Phase::Queued;
+                self.has_event = true;
                 true
             }
             Phase::Reported(_) => {
@@ -348,6 +361,25 @@ mod tests {
         assert_eq!(direction.take(generation, Consumer::Poller), None);
         assert!(direction.watch(8), "a new watch has to be armed");
         assert_eq!(direction.take(generation, Consumer::Poller), None);
+        assert_eq!(direction.edge(), Edge::Report);
+    }
+
+    #[test]
+    fn however_often_a_direction_is_reselected_one_event_of_it_waits() {
+        let mut direction = Readiness::new();
+        direction.watch(7);
+        let generation = direction.generation();
+        assert_eq!(direction.edge(), Edge::Report);
+        for _ in 0..3 {
+            assert!(direction.reselect());
+            assert_eq!(direction.edge(), Edge::Coalesced);
+        }
+        assert_eq!(direction.take(generation, Consumer::Reader), Some(7));
+        assert!(direction.reselect());
+        assert_eq!(direction.edge(), Edge::Report);
+        // What is void when it is taken was the last one.
+        assert!(direction.reselect());
+        assert_eq!(direction.take(generation, Consumer::Reader), None);
         assert_eq!(direction.edge(), Edge::Report);
     }
 
