@@ -27,6 +27,7 @@ shutdown_test_() ->
     call_fixture:tests(#{drain_timeout => 50}, [
         fun calls_in_flight_end_with_shutdown_after_the_drain/0,
         fun a_call_that_ends_during_the_drain_has_its_result/0,
+        fun a_gather_that_ends_during_the_drain_has_its_results/0,
         fun a_stopped_application_refuses_calls/0,
         fun a_blocking_call_that_never_returns_does_not_hold_the_stop/0,
         fun no_engine_starts_while_the_application_stops/0,
@@ -145,6 +146,24 @@ a_call_that_ends_during_the_drain_has_its_result() ->
     ok = application:stop(tokamak),
     ?assertEqual({ok, 1}, tokamak:await(Ref, 0)),
     ok = application:start(tokamak).
+
+%% Many end in the same moment, and some of them last of all.
+a_gather_that_ends_during_the_drain_has_its_results() ->
+    ok = application:set_env(tokamak, drain_timeout, 20000),
+    Numbers = lists:seq(1, 10),
+    Calls = [{op(later_in_runtime), [N, 2000000]} || N <- Numbers],
+    Gather = fun(Options) -> started(fun() -> tokamak:gather(Calls, Options) end) end,
+    [
+        begin
+            Gathers = [Gather(Options) || Options <- [#{max_concurrency => 5} | lists:duplicate(50, #{})]],
+            until(fun() -> call_fixture:in_flight() >= 505 end),
+            ok = application:stop(tokamak),
+            [?assertEqual({ok, Numbers}, result(Each)) || Each <- Gathers],
+            ok = application:start(tokamak)
+        end
+     || _ <- [1, 2]
+    ],
+    ok = application:set_env(tokamak, drain_timeout, 50).
 
 a_stopped_application_refuses_calls() ->
     Refused = {error, shutdown},

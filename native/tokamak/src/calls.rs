@@ -435,7 +435,7 @@ pub fn gather<'a>(
         return atoms::badarg().encode(env);
     };
     // Its parts take the places; it takes none itself, so it waits instead of being refused.
-    let admitted = running().and_then(|runtime| Ok((runtime.admit(0)?, runtime)));
+    let admitted = running().and_then(|runtime| Ok((runtime.admit_batch()?, runtime)));
     let (admission, runtime) = match admitted {
         Ok(admitted) => admitted,
         Err(not) => return not.encode(env),

@@ -41,6 +41,8 @@ pub struct Runtime {
     pub blocking: Arc<Semaphore>,
     /// Places of calls in flight.
     places: Arc<Semaphore>,
+    /// Batches that run. They take none of the places, their parts do.
+    batches: Arc<Semaphore>,
     closing: AtomicBool,
     tasks: Tasks,
 }
@@ -53,7 +55,10 @@ static STARTING: Mutex<()> = Mutex::new(());
 /// First polls of eager operations that took over a millisecond, by operation.
 static SLOW_POLL_NAMES: Mutex<Option<HashMap<&'static str, u64>>> = Mutex::new(None);
 
-/// Places among the calls in flight; given back when dropped.
+/// As many batches as may run: more than memory holds.
+const MAX_BATCHES: u32 = 1 << 28;
+
+/// Places among the calls in flight, or among the batches; given back when dropped.
 pub struct Admission {
     runtime: Arc<Runtime>,
     places: OwnedSemaphorePermit,
@@ -154,6 +159,7 @@ impl Runtime {
             tokio: Mutex::new(Some(tokio)),
             blocking: Arc::new(Semaphore::new(options.max_blocking_threads)),
             places: Arc::new(Semaphore::new(options.max_in_flight)),
+            batches: Arc::new(Semaphore::new(MAX_BATCHES as usize)),
             closing: AtomicBool::new(false),
             tasks: Tasks::default(),
         })
@@ -199,6 +205,22 @@ impl Runtime {
         }
     }
 
+    /// Takes in a batch of calls, whose parts take the places.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn admit_batch(self: &Arc<Self>) -> Result<Admission, Refusal> {
+        if self.closing.load(Ordering::Relaxed) {
+            return Err(Refusal::Shutdown);
+        }
+        let batch = Arc::clone(&self.batches).try_acquire_owned();
+        watcher::active();
+        match batch {
+            Ok(batch) => Ok(self.admission(batch)),
+            Err(_) => Err(Refusal::Overloaded),
+        }
+    }
+
     /// Takes a call in, waiting for a place.
     pub async fn admit_later(self: &Arc<Self>) -> Option<Admission> {
         let places = Arc::clone(&self.places).acquire_owned().await.ok()?;
@@ -239,10 +261,15 @@ impl Runtime {
 
     fn wait_until_idle(&self, drain: Duration) {
         let all = u32::try_from(self.options.max_in_flight).unwrap_or(u32::MAX);
-        self.handle.block_on(async {
-            // Too late is as good as idle: the rest is ended.
-            let _ = tokio::time::timeout(drain, self.places.acquire_many(all)).await;
-        });
+        let idle = async {
+            // First the batches: parts of theirs that come later would wait behind whoever takes all places.
+            let _ = self.batches.acquire_many(MAX_BATCHES).await;
+            let _ = self.places.acquire_many(all).await;
+        };
+        // Too late is as good as idle: the rest is ended.
+        let _ = self
+            .handle
+            .block_on(async { tokio::time::timeout(drain, idle).await });
     }
 }
 

@@ -37,7 +37,8 @@ fn try_submit<'a>(
     let runtime = running()?;
     let count = calls.len();
     let admissions = runtime.admit(u32::try_from(count).unwrap_or(u32::MAX))?;
-    let task = Task::new(env, env.pid(), false, runtime.admit(0)?, ReplyTo::Nobody);
+    let batch = runtime.admit_batch()?;
+    let task = Task::new(env, env.pid(), false, batch, ReplyTo::Nobody);
     let parts = prepare(env, calls, &LazyCtx::of(&task)).inspect_err(|_| task.end_here())?;
     if let Err(no_place) = port.reserve(count) {
         task.end_here();
