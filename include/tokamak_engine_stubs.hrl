@@ -8,6 +8,7 @@
     op_async/2,
     op_cast/2,
     op_state/1,
+    op_await/2,
     op_cancel/1,
     op_check/2,
     op_gather/4,
@@ -52,6 +53,9 @@ op_cast(_Name, _Args) -> erlang:nif_error(not_loaded).
 
 -spec op_state(term()) -> running | sending | sent | cancelled | not_owner | badarg.
 op_state(_Handle) -> erlang:nif_error(not_loaded).
+
+-spec op_await(term(), reference()) -> running | sending | sent | cancelled | not_owner | badarg.
+op_await(_Handle, _Reference) -> erlang:nif_error(not_loaded).
 
 -spec op_cancel(term()) -> sending | sent | cancelled | not_owner | badarg.
 op_cancel(_Handle) -> erlang:nif_error(not_loaded).

@@ -225,9 +225,11 @@ await(Ref) ->
 %% '''
 -spec await(reference(), timeout()) -> result().
 await(Ref, Timeout) when ?IS_TIMEOUT(Timeout) ->
-    case state(Ref) of
+    %% A receive of a reference that is made here does not look through the whole mailbox.
+    Own = make_ref(),
+    case ask(Ref, fun(Engine) -> Engine:op_await(Ref, Own) end) of
         {Engine, running} ->
-            wait(Engine, Ref, Ref, Timeout);
+            wait(Engine, Ref, Own, Timeout);
         {Engine, sending} ->
             take_sending(Engine, Ref);
         {_Engine, sent} ->
@@ -270,20 +272,23 @@ await_sent(Ref, Timeout) ->
             end
     end.
 
-%% The engine of a call and where it stands.
-state(Ref) when is_reference(Ref) ->
-    state(Ref, tokamak_engines:known());
-state(_Ref) ->
+%% The engine of a call, and what it says of it.
+ask(Ref, Ask) when is_reference(Ref) ->
+    first_answer(Ask, tokamak_engines:known());
+ask(_Ref, _Ask) ->
     error.
 
-state(Ref, [Engine | Rest]) ->
-    case Engine:op_state(Ref) of
-        badarg -> state(Ref, Rest);
+first_answer(Ask, [Engine | Rest]) ->
+    case Ask(Engine) of
+        badarg -> first_answer(Ask, Rest);
         not_owner -> not_owner;
-        State -> {Engine, State}
+        Answer -> {Engine, Answer}
     end;
-state(_Ref, []) ->
+first_answer(_Ask, []) ->
     error.
+
+state(Ref) ->
+    ask(Ref, fun(Engine) -> Engine:op_state(Ref) end).
 
 %% @private
 -spec is_call(reference()) -> boolean().
@@ -299,14 +304,14 @@ is_call(Ref) ->
 %% '''
 -spec await_many([reference()], timeout()) -> [result()].
 await_many(Refs, Timeout) ->
-    check_calls(Refs, Timeout),
+    _ = check_calls(Refs, Timeout),
     Deadline = tokamak_deadline:new(Timeout),
     [await(Ref, tokamak_deadline:time_left(Deadline)) || Ref <- Refs].
 
 check_calls(Refs, Timeout) ->
     case tokamak_error:options(#{calls => Refs, timeout => Timeout},
                                #{calls => calls_in_flight, timeout => timeout}) of
-        ok -> ok;
+        ok -> [?NOT_OWNER([Refs, Timeout]) || Ref <- Refs, state(Ref) =:= not_owner];
         error -> ?BADARG([Refs, Timeout], [calls_in_flight, timeout])
     end.
 
@@ -322,30 +327,43 @@ check_calls(Refs, Timeout) ->
 %% '''
 -spec await_any([reference(), ...], timeout()) -> {reference(), result()} | {error, timeout}.
 await_any([_ | _] = Refs, Timeout) ->
-    check_calls(Refs, Timeout),
-    case [Ref || Ref <- Refs, is_closed(Ref)] of
-        [Ref | _] -> {Ref, {error, closed}};
-        [] -> await_first(Refs, tokamak_deadline:new(Timeout))
-    end;
+    _ = check_calls(Refs, Timeout),
+    await_first(Refs, maps:from_keys(Refs, true), tokamak_deadline:new(Timeout));
 await_any([], Timeout) ->
     ?EXPLAINED([[], Timeout], #{1 => "empty: there is no first end"});
 await_any(Refs, Timeout) ->
     ?BADARG([Refs, Timeout], [calls_in_flight, timeout]).
 
-%% Whether a call's end was taken before.
-is_closed(Ref) ->
-    case state(Ref) of
-        {_Engine, cancelled} -> true;
-        not_owner -> ?NOT_OWNER([Ref]);
-        _ -> false
-    end.
-
-await_first(Refs, Deadline) ->
-    Waiting = maps:from_keys(Refs, true),
+await_first(Refs, Waiting, Deadline) ->
+    States = [{stage(Ref), Ref} || Ref <- Refs],
+    TimeLeft = tokamak_deadline:time_left(Deadline),
     receive
         {tokamak, Ref, End} when is_map_key(Ref, Waiting) -> {Ref, End}
-    after tokamak_deadline:time_left(Deadline) ->
-        first_of_cancelled(Refs, [])
+    after patience(States, TimeLeft) ->
+        case lists:keyfind(ended, 1, States) of
+            {ended, Ref} -> {Ref, {error, closed}};
+            false when TimeLeft =:= 0 -> first_of_cancelled(Refs, []);
+            false -> await_first(Refs, Waiting, Deadline)
+        end
+    end.
+
+%% Where a call stands, for who looks into the mailbox next: the end of one that `ended' is there, or was taken.
+stage(Ref) ->
+    case state(Ref) of
+        {_Engine, sent} -> stage_of_sent(tokamak_remote:helper_of(Ref));
+        {_Engine, cancelled} -> ended;
+        {_Engine, State} -> State
+    end.
+
+stage_of_sent({ok, _Helper}) -> running;
+stage_of_sent(none) -> ended.
+
+%% An end that is being sent comes, or was taken by the caller before the native side knew it sent.
+patience(States, TimeLeft) ->
+    case {lists:keymember(ended, 1, States), lists:keymember(sending, 1, States)} of
+        {true, _} -> 0;
+        {false, true} -> min(1, TimeLeft);
+        {false, false} -> TimeLeft
     end.
 
 %% A call that loses the race against its cancel gives the end of all.
@@ -370,21 +388,18 @@ first_of_cancelled([], _Passed) ->
 %% '''
 -spec cancel(reference()) -> ok.
 cancel(Ref) ->
-    case state(Ref) of
-        {Engine, _State} -> cancel(Engine, Ref);
-        not_owner -> ?NOT_OWNER([Ref]);
-        error -> ?BADARG([Ref], [call])
-    end.
-
-cancel(Engine, Ref) ->
-    case Engine:op_cancel(Ref) of
-        cancelled ->
+    case ask(Ref, fun(Engine) -> Engine:op_cancel(Ref) end) of
+        {_Engine, cancelled} ->
             ok;
-        sending ->
+        {Engine, sending} ->
             _ = take_sending(Engine, Ref),
             ok;
-        sent ->
-            cancel_sent(Ref)
+        {_Engine, sent} ->
+            cancel_sent(Ref);
+        not_owner ->
+            ?NOT_OWNER([Ref]);
+        error ->
+            ?BADARG([Ref], [call])
     end.
 
 cancel_sent(Ref) ->

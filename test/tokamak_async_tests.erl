@@ -2,7 +2,7 @@
 -module(tokamak_async_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--import(call_fixture, [op/1, key/0, counted/1, live/1, until/1, elapsed/1]).
+-import(call_fixture, [op/1, key/0, counted/1, live/1, until/1, elapsed/1, started/1, result/1]).
 
 async_test_() ->
     call_fixture:tests([
@@ -17,7 +17,9 @@ async_test_() ->
         fun await_many_cancels_what_is_not_ready_in_time/0,
         fun await_any_returns_the_first_end_and_leaves_the_others_running/0,
         fun await_any_cancels_all_when_none_ends_in_time/0,
+        fun await_any_finds_a_call_closed_that_was_cancelled/0,
         fun await_any_finds_a_call_closed_whose_end_was_taken/0,
+        fun await_any_prefers_an_end_that_is_there/0,
         fun cancel_drops_the_future_and_no_message_comes/0,
         fun cancel_after_the_end_takes_its_message/0,
         fun cancel_twice_is_ok/0,
@@ -26,6 +28,9 @@ async_test_() ->
         fun work_that_was_handed_on_is_told_of_a_cancel/0,
         fun dropping_a_reference_cancels_nothing/0,
         fun another_process_can_neither_await_nor_cancel/0,
+        fun an_await_of_calls_that_are_not_all_the_callers_takes_none/0,
+        fun progress_during_an_await_has_the_reference_of_the_call/0,
+        fun messages_in_the_mailbox_do_not_slow_an_await/0,
         fun a_hundred_thousand_calls_wait_at_once/0
     ]).
 
@@ -105,10 +110,28 @@ await_any_cancels_all_when_none_ends_in_time() ->
     ?assertEqual({error, timeout}, tokamak:await_any(Refs, 10)),
     until(fun() -> live(Key) =:= 0 end).
 
-await_any_finds_a_call_closed_whose_end_was_taken() ->
+await_any_finds_a_call_closed_that_was_cancelled() ->
     Ref = tokamak:async(op(never), [key()]),
     ok = tokamak:cancel(Ref),
     ?assertEqual({Ref, {error, closed}}, tokamak:await_any([Ref], 10)).
+
+await_any_finds_a_call_closed_whose_end_was_taken() ->
+    Take = fun(Ref) -> receive {tokamak, Ref, End} -> End end end,
+    Running = tokamak:async(op(never), [key()]),
+    [
+        begin
+            Ref = tokamak:async(Op, [1]),
+            {ok, _} = TakeEnd(Ref),
+            ?assertEqual({Ref, {error, closed}}, tokamak:await_any([Running, Ref], infinity))
+        end
+     || Op <- [echo, sleep], TakeEnd <- [Take, fun tokamak:await/1]
+    ],
+    ok = tokamak:cancel(Running).
+
+await_any_prefers_an_end_that_is_there() ->
+    Refs = [Taken, There] = [tokamak:async(echo, [N]) || N <- [1, 2]],
+    {ok, 1} = tokamak:await(Taken),
+    ?assertEqual({There, {ok, 2}}, tokamak:await_any(Refs, infinity)).
 
 cancel_drops_the_future_and_no_message_comes() ->
     Key = key(),
@@ -170,6 +193,46 @@ another_process_can_neither_await_nor_cancel() ->
     end),
     receive
         checked -> ok = tokamak:cancel(Ref)
+    end.
+
+an_await_of_calls_that_are_not_all_the_callers_takes_none() ->
+    Mine = tokamak:async(echo, [1]),
+    Others = result(started(fun() -> tokamak:async(echo, [2]) end)),
+    ?assertError(not_owner, tokamak:await_many([Mine, Others], 1000)),
+    ?assertError(not_owner, tokamak:await_any([Mine, Others], 1000)),
+    ?assertEqual({ok, 1}, tokamak:await(Mine)).
+
+progress_during_an_await_has_the_reference_of_the_call() ->
+    Subscription = tokamak_progress:subscribe(all),
+    Ref = tokamak:async(op(report_progress), [200000]),
+    {ok, true} = tokamak:await(Ref, 30000),
+    Keys = progressed(Subscription, []),
+    ?assertEqual([Ref], lists:usort(Keys)).
+
+progressed(Subscription, Keys) ->
+    receive
+        {tokamak, Subscription, {progress, Key, #{status := done}}} -> [Key | Keys];
+        {tokamak, Subscription, {progress, Key, _}} -> progressed(Subscription, [Key | Keys])
+    end.
+
+messages_in_the_mailbox_do_not_slow_an_await() ->
+    Await = fun() -> {ok, 1} = tokamak:await(tokamak:async(op(later_in_runtime), [1, 300])) end,
+    [Empty, Full] = [median_of_awaits(Await, Messages) || Messages <- [0, 300000]],
+    %% A look through this mailbox takes some milliseconds.
+    ?assert(Full < Empty + 1000).
+
+%% Messages off the heap, so that garbage collections do not look at them.
+median_of_awaits(Await, Messages) ->
+    {Pid, Monitor} = spawn_opt(
+        fun() ->
+            [self() ! {message, N} || N <- lists:seq(1, Messages)],
+            Times = [element(1, timer:tc(Await)) || _ <- lists:seq(1, 51)],
+            exit({median, lists:nth(26, lists:sort(Times))})
+        end,
+        [monitor, {message_queue_data, off_heap}]
+    ),
+    receive
+        {'DOWN', Monitor, process, Pid, {median, Median}} -> Median
     end.
 
 a_hundred_thousand_calls_wait_at_once() ->

@@ -385,6 +385,15 @@ pub fn state<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
     with_call(env, handle, |task| task.state())
 }
 
+/// Where a call stands whose caller is about to wait for it. While it runs, its end comes under `reference` from now
+/// on: one that was made where it is waited for spares the caller a look through its mailbox.
+pub fn await_under<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
+    if !reference.is_ref() {
+        return atoms::badarg().encode(env);
+    }
+    with_call(env, handle, |task| task.redirect(reference))
+}
+
 /// Cancels a call, by its handle or its key; where it stands then.
 pub fn cancel<'a>(env: Env<'a>, call: Term<'a>) -> Term<'a> {
     match call.decode::<u64>() {

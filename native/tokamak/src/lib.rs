@@ -164,6 +164,9 @@ macro_rules! engine_nifs {
         $crate::engine_nif!(calls::call_async as op_async(name: [Atom], args: [Term<'a>]));
         $crate::engine_nif!(calls::cast as op_cast(name: [Atom], args: [Term<'a>]));
         $crate::engine_nif!(calls::state as op_state(handle: [Term<'a>]));
+        $crate::engine_nif!(
+            calls::await_under as op_await(handle: [Term<'a>], reference: [Term<'a>])
+        );
         $crate::engine_nif!(calls::cancel as op_cancel(handle: [Term<'a>]));
         $crate::engine_nif!(calls::check as op_check(name: [Atom], args: [Term<'a>]));
         $crate::engine_nif!(

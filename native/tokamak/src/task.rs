@@ -59,6 +59,8 @@ pub struct Task {
 
 struct Live {
     reply_to: Option<ReplyTo>,
+    /// The handle of a call whose end comes under another reference: progress is reported under it.
+    handle: Option<Envelope>,
     admission: Option<Admission>,
     abort: Option<AbortHandle>,
     ended: bool,
@@ -82,6 +84,7 @@ impl Task {
             runtime,
             live: Mutex::new(Live {
                 reply_to: Some(reply_to),
+                handle: None,
                 admission: Some(admission),
                 abort: None,
                 ended: false,
@@ -124,6 +127,19 @@ impl Task {
     /// Names the reference, or the handle, that the end is sent under.
     pub fn set_reference(&self, reference: Term) {
         self.live.lock().reply_to = Some(ReplyTo::Caller(Envelope::new(reference)));
+    }
+
+    /// Has the end of a call that runs come under another reference than its handle. Where it stands: `Running`
+    /// means that it will.
+    pub fn redirect(&self, reference: Term) -> State {
+        let mut live = self.live.lock();
+        let Some(ReplyTo::Caller(envelope)) = &mut live.reply_to else {
+            drop(live);
+            return self.state();
+        };
+        let handle = std::mem::replace(envelope, Envelope::new(reference));
+        live.handle.get_or_insert(handle);
+        State::Running
     }
 
     /// Names what has to know how a pool's run ends.
@@ -222,12 +238,13 @@ impl Task {
         let abort = live.abort.take();
         let admission = live.admission.take();
         let reply_to = live.reply_to.take();
+        let handle = live.handle.take();
         drop(live);
         match self.owner.get() {
             Some(owner) => owner.release(self.key),
             None => self.runtime.tasks().remove(self.key),
         }
-        drop((abort, admission));
+        drop((abort, admission, handle));
         reply_to
     }
 
@@ -278,14 +295,18 @@ impl Task {
             return false;
         }
         with_scratch(|env| {
-            let key = match &self.live.lock().reply_to {
-                Some(ReplyTo::Caller(envelope)) => envelope.reference(env),
+            let live = self.live.lock();
+            let key = match &live.reply_to {
+                Some(ReplyTo::Caller(envelope)) => {
+                    live.handle.as_ref().unwrap_or(envelope).reference(env)
+                }
                 Some(ReplyTo::Loop(sink)) => match sink.callback_id() {
                     Some(id) => id.encode(env),
                     None => return false,
                 },
                 _ => return false,
             };
+            drop(live);
             crate::progress::report_term(key, done, total);
             true
         })
