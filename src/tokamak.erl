@@ -191,12 +191,16 @@ async_engine(Engine, Name, Args) ->
 
 async_remote(Node, Op, Args) ->
     Ref = silent(),
-    ok = tokamak_remote:async(Ref, Node, Op, Args),
-    Ref.
+    case tokamak_remote:async(Ref, Node, Op, Args) of
+        ok -> Ref;
+        {error, _} = Error -> ended(Ref, Error)
+    end.
 
 %% The reference of a call whose engine is not there: its end is in the mailbox.
 ended(End) ->
-    Ref = silent(),
+    ended(silent(), End).
+
+ended(Ref, End) ->
     self() ! {tokamak, Ref, End},
     Ref.
 

@@ -119,32 +119,52 @@ create_table() ->
     ?TABLE = ets:new(?TABLE, [named_table, public, {write_concurrency, true}]),
     ok.
 
-%% @doc Makes the remote call of an asynchronous one, whose reference is given.
--spec async(reference(), node(), tokamak:op(), [term()]) -> ok.
+%% @doc Makes the remote call of an asynchronous one, whose reference is given. `shutdown': the application does not run.
+-spec async(reference(), node(), tokamak:op(), [term()]) -> ok | {error, shutdown}.
 async(Ref, Node, Op, Args) ->
     Caller = self(),
-    Helper = spawn(fun() ->
-        receive
-            go -> helper(Caller, Ref, Node, Op, Args)
-        end
-    end),
-    true = ets:insert(?TABLE, {Ref, Helper}),
-    Helper ! go,
-    ok.
+    Helper = spawn(fun() -> helper(Caller, Ref, Node, Op, Args) end),
+    try ets:insert(?TABLE, {Ref, Helper}) of
+        true ->
+            Helper ! go,
+            ok
+    catch
+        error:badarg ->
+            exit(Helper, kill),
+            {error, shutdown}
+    end.
 
+%% It ends with its caller, and with the application, with which its table goes.
 helper(Caller, Ref, Node, Op, Args) ->
     CallerMonitor = monitor(process, Caller),
+    Application = monitor(process, tokamak_sup),
+    receive
+        go -> await_proxy(Caller, Ref, {CallerMonitor, Application}, Node, [Op, Args]);
+        {'DOWN', CallerMonitor, process, Caller, _Reason} -> ok
+    end,
+    forget(Ref).
+
+await_proxy(Caller, Ref, {CallerMonitor, Application}, Node, OpArgs) ->
     Alias = alias([reply]),
-    {Proxy, Monitor} = proxy(Node, serve_call, [self(), Alias, Op, Args]),
+    {Proxy, Monitor} = proxy(Node, serve_call, [self(), Alias | OpArgs]),
     receive
         {tokamak, Alias, End} ->
             Caller ! {tokamak, Ref, End};
         {'DOWN', Monitor, process, Proxy, Reason} ->
             Caller ! {tokamak, Ref, lost(Alias, Reason)};
+        {'DOWN', Application, process, _, _Reason} ->
+            Caller ! {tokamak, Ref, {error, shutdown}};
         {'DOWN', CallerMonitor, process, Caller, _Reason} ->
             ok
-    end,
-    ets:delete(?TABLE, Ref).
+    end.
+
+forget(Ref) ->
+    try
+        ets:delete(?TABLE, Ref)
+    catch
+        %% The application has stopped.
+        error:badarg -> true
+    end.
 
 %% @doc The process that makes a call that has not ended.
 -spec helper_of(reference()) -> {ok, pid()} | none.
@@ -176,7 +196,7 @@ stop(Helper, Ref) ->
     receive
         {'DOWN', Monitor, process, Helper, _Reason} -> ok
     end,
-    true = ets:delete(?TABLE, Ref),
+    _ = forget(Ref),
     %% Now that it is dead, what it sent is here.
     receive
         {tokamak, Ref, End} -> {ok, End}

@@ -20,7 +20,8 @@ remote_test_() ->
                 {"a stream comes in order and ends once", fun stream/1},
                 {"a stream is produced on credit", fun credit/1},
                 {"a closed stream is cancelled over there", fun close/1},
-                {"a node that is not there is nodedown", fun no_node/1}
+                {"a node that is not there is nodedown", fun no_node/1},
+                {"asynchronous calls end with the application", fun stopped/1}
             ]
         ]
     end}.
@@ -148,6 +149,19 @@ no_node(_Node) ->
     ?assertEqual({error, nodedown}, tokamak:call(echo, [1], #{node => Gone})),
     ?assertEqual({error, nodedown}, tokamak:await(tokamak:async(echo, [1], #{node => Gone}))),
     ?assertEqual({error, nodedown}, tokamak:stream(count, [1, 0], #{node => Gone})),
+    nothing_left().
+
+stopped(Node) ->
+    Refs = [tokamak:async(sleep, [60000], #{node => Node}) || _ <- [1, 2]],
+    tokamak_test:wait_until(fun() -> in_flight(Node) =:= 2 end),
+    ok = tokamak_test:quietly(fun() -> application:stop(tokamak) end),
+    Ends = [receive {tokamak, Ref, End} -> End after 5000 -> none end || Ref <- Refs],
+    ?assertEqual([{error, shutdown}, {error, shutdown}], Ends),
+    idle(Node),
+    Before = erlang:system_info(process_count),
+    ?assertEqual({error, shutdown}, tokamak:await(tokamak:async(sleep, [1], #{node => Node}))),
+    tokamak_test:wait_until(fun() -> erlang:system_info(process_count) =< Before end),
+    ok = application:start(tokamak),
     nothing_left().
 
 lost_node() ->
