@@ -90,6 +90,8 @@ home(Key, Count) ->
 %% @private
 -spec init(tuple()) -> {ok, #state{}}.
 init({Ref, Owner, Handler, Options, Nodes}) ->
+    %% Told of the end of the application, it tells its owner.
+    _ = process_flag(trap_exit, true),
     Monitor = monitor(process, Owner),
     true = ets:insert(?TABLE, {Ref, self(), Owner}),
     Agents = [start_agent(Place, Handler, Options, length(Nodes)) || Place <- numbered(Nodes)],
@@ -173,12 +175,15 @@ handle_info({'DOWN', _, process, Agent, Reason}, State) ->
 handle_info(_Message, State) ->
     {noreply, State}.
 
+%% The run of an agent here ends with the application.
+lost(Node, shutdown) when Node =:= node() -> shutdown;
 lost(Node, {undef, _} = Reason) -> {no_tokamak, Node, Reason};
 lost(Node, _Reason) -> {nodedown, Node}.
 
 %% @private Agents watch this process, and end with it.
 -spec terminate(term(), #state{}) -> true.
-terminate(_Reason, #state{ref = Ref}) ->
+terminate(Reason, #state{ref = Ref} = State) ->
+    _ = Reason =:= shutdown andalso tell({error, shutdown}, State),
     ets:delete(?TABLE, Ref).
 
 %%% Items on their way

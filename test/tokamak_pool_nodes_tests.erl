@@ -22,7 +22,8 @@ nodes_test_() ->
                 {a_run_that_takes_too_long_is_ended, fun a_run_that_takes_too_long_is_ended/1},
                 {results_come_on_credit, fun results_come_on_credit/1},
                 {a_lost_node_ends_the_run, fun a_lost_node_ends_the_run/1},
-                {a_node_that_is_not_there_is_down, fun a_node_that_is_not_there_is_down/1}
+                {a_node_that_is_not_there_is_down, fun a_node_that_is_not_there_is_down/1},
+                {a_run_ends_with_the_application_of_its_owner, fun a_run_ends_with_the_application_of_its_owner/1}
             ]
         ]
     end}.
@@ -145,6 +146,23 @@ a_lost_node_ends_the_run(Nodes) ->
 a_node_that_is_not_there_is_down(Nodes) ->
     Options = #{nodes => ['nobody@localhost' | names(Nodes)]},
     ?assertEqual({error, {nodedown, 'nobody@localhost'}}, tokamak_pool:run({op, echo}, [{1, []}], Options)),
+    nothing_is_left(Nodes).
+
+a_run_ends_with_the_application_of_its_owner(Nodes) ->
+    ok = application:set_env(tokamak, drain_timeout, 50),
+    Here = [node()],
+    There = names(Nodes) -- Here,
+    [
+        begin
+            Ref = tokamak_pool:start({op, op(endless)}, lists:seq(1, 100), #{nodes => Where}),
+            receive {tokamak, Ref, {results, _}} -> ok end,
+            ok = tokamak_test:quietly(fun() -> application:stop(tokamak) end),
+            ?assertMatch({_, {error, shutdown}}, tokamak_test:results(Ref)),
+            ok = application:start(tokamak)
+        end
+     || Where <- [There, Here, Here ++ There]
+    ],
+    ok = application:unset_env(tokamak, drain_timeout),
     nothing_is_left(Nodes).
 
 nothing_is_left(Nodes) ->
