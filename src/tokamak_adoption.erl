@@ -12,6 +12,7 @@
 
 -type kind() :: tcp | udp | port.
 -type source() :: {kind(), term(), tokamak_loop:loop(), pid(), tokamak_loop:callback_id()}.
+%% A socket with its loop, the loop's process and the callback id.
 
 %% Messages of a socket that are under way or wait in the loop.
 -define(WINDOW, 16).
@@ -48,13 +49,13 @@ kind(_) ->
 %% @doc Hands a socket of the calling process over.
 -spec adopt(source()) -> ok | {error, term()}.
 adopt({Kind, Socket, _, _, _} = Source) ->
-    case tokamak_loop_sup:start_adoption(Source) of
+    case tokamak_loop_sup:start_adoption({self(), Source}) of
         {ok, Pid} ->
             case hand_over(Kind, Socket, Pid) of
                 ok ->
                     Ref = make_ref(),
                     Monitor = monitor(process, Pid),
-                    Pid ! {adopt, self(), Ref},
+                    Pid ! {adopt, Ref},
                     receive
                         {Ref, Result} ->
                             demonitor(Monitor, [flush]),
@@ -118,31 +119,34 @@ pass_on(Port, Pid) ->
     end.
 
 %% @private
--spec start_link(source()) -> {ok, pid()}.
-start_link(Source) ->
-    {ok, proc_lib:spawn_link(?MODULE, init, [Source])}.
+-spec start_link({Adopter :: pid(), source()}) -> {ok, pid()}.
+start_link(AdopterAndSource) ->
+    {ok, proc_lib:spawn_link(?MODULE, init, [AdopterAndSource])}.
 
 %% @private
--spec init(source()) -> ok.
-init({Kind, Socket, Loop, Server, Id}) ->
+-spec init({Adopter :: pid(), source()}) -> ok.
+init({Adopter, {Kind, Socket, Loop, Server, Id}}) ->
     process_flag(trap_exit, true),
     Monitor = monitor(process, Server),
+    AdopterMonitor = monitor(process, Adopter),
     receive
-        {adopt, From, Ref} ->
+        {adopt, Ref} ->
+            demonitor(AdopterMonitor, [flush]),
             State = #state{
                 kind = Kind, socket = Socket, loop = Loop, id = Id, server = Monitor, monitor = watch(Kind, Socket)
             },
             case begin_reading(State) of
                 {ok, Reading} ->
-                    From ! {Ref, ok},
+                    Adopter ! {Ref, ok},
                     receive_all(Reading);
                 {error, _} = Error ->
-                    From ! {Ref, Error},
+                    Adopter ! {Ref, Error},
                     close(State)
             end;
         stop ->
             ok;
-        {'DOWN', Monitor, process, Server, _} ->
+        %% The loop or its adopter has ended. A socket that is this process's already ends with it.
+        {'DOWN', _, process, _, _} ->
             ok
     end.
 

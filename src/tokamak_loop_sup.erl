@@ -30,9 +30,9 @@ start_selector(Loop) ->
     end.
 
 %% @doc Starts the process that owns an adopted socket.
--spec start_adoption(tokamak_adoption:source()) -> {ok, pid()} | {error, term()}.
-start_adoption(Source) ->
-    case start_child([tokamak_adoption, Source]) of
+-spec start_adoption({pid(), tokamak_adoption:source()}) -> {ok, pid()} | {error, term()}.
+start_adoption(AdopterAndSource) ->
+    case start_child([tokamak_adoption, AdopterAndSource]) of
         {ok, Pid} when is_pid(Pid) -> {ok, Pid};
         {error, _} = Error -> Error
     end.

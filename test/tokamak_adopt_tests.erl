@@ -26,6 +26,7 @@ on_both_backends() ->
         {"TCP: a peer waits while nobody polls, and nothing is lost", fun back_pressure/1},
         {"TCP: a socket that somebody closes is closed once", fun closed_here/1},
         {"TCP: the socket is closed when the loop ends", fun loop_ends/1},
+        {"TCP: a socket whose adopter dies half-way is closed", fun adopter_dies/1},
         {"UDP: datagrams come with their sender", fun udp/1}
     ].
 
@@ -81,6 +82,18 @@ closed_here(Backend) ->
     ?assertEqual([{3, socket_closed, undefined}], poll(Loop, 1)),
     ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)),
     ?assertEqual([], tokamak_loop:poll(Loop, 20)),
+    ok = tokamak_loop:destroy(Loop).
+
+adopter_dies(Backend) ->
+    {ok, Loop} = tokamak_loop:new(#{name => ?MODULE}),
+    {Client, Server} = connection(Backend),
+    Adopter = spawn(fun() -> receive after infinity -> ok end end),
+    Source = {tcp, Server, Loop, whereis(?MODULE), 3},
+    {ok, Pid} = tokamak_loop_sup:start_adoption({Adopter, Source}),
+    ok = gen_tcp:controlling_process(Server, Pid),
+    exit(Adopter, kill),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)),
+    tokamak_test:wait_for_end(Pid),
     ok = tokamak_loop:destroy(Loop).
 
 loop_ends(Backend) ->
