@@ -198,10 +198,21 @@ fn lead_to(target: PathBuf) -> io::Result<(Indexed, Vec<Path>)> {
     Ok((Indexed::Link(target.clone()), vec![Path(target)]))
 }
 
+/// A host name: a binary or a list of characters.
+struct HostName(String);
+
+impl<'a> Decoder<'a> for HostName {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let Path(name) = term.decode()?;
+        let name = name.into_os_string().into_string();
+        name.map(Self).map_err(|_| rustler::Error::BadArg)
+    }
+}
+
 /// The addresses of a host name, as text.
 #[tokamak::op(blocking)]
-fn resolve_host(host: String) -> io::Result<Vec<String>> {
-    let addresses = (host, 0).to_socket_addrs()?;
+fn resolve_host(host: HostName) -> io::Result<Vec<String>> {
+    let addresses = (host.0, 0).to_socket_addrs()?;
     let mut texts: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     texts.dedup();
     Ok(texts)
