@@ -9,6 +9,9 @@ pool_test_() ->
         fun a_run_runs_all_that_its_seeds_lead_to_once/0,
         fun a_run_without_seeds_ends_at_once/0,
         fun an_operation_of_another_engine_runs_there/0,
+        fun texts_are_items_that_need_no_terms/0,
+        fun numbers_beyond_small_integers_are_items/0,
+        fun paths_are_items_of_any_bytes/0,
         fun items_are_the_same_when_they_are_equal_terms/0,
         fun terms_of_any_size_are_deduplicated/0,
         fun an_items_error_is_its_result/0,
@@ -41,6 +44,31 @@ an_operation_of_another_engine_runs_there() ->
     {ok, Results, _} = tokamak_pool:run({op, op(random_graph)}, Seeds, #{workers => 4}),
     Expected = pool_graphs:sequential(fun pool_graphs:random_graph/1, Seeds),
     ?assertEqual(Expected, pool_graphs:results(Results)).
+
+texts_are_items_that_need_no_terms() ->
+    {ok, Results, Stats} = tokamak_pool:run({op, op(shorten)}, [<<"abc">>, <<"bc">>, <<"x!">>], #{}),
+    Texts = [<<>>, <<"a">>, <<"ab">>, <<"abc">>, <<"b">>, <<"bc">>, <<"c">>],
+    Expected = [{Text, {ok, byte_size(Text)}} || Text <- Texts] ++ [{<<"x!">>, {error, <<"x!">>}}],
+    ?assertEqual(Expected, lists:sort(Results)),
+    ?assertEqual(#{dispatched => 8, succeeded => 7, failed => 1, duplicates => 7, refused => 0}, Stats),
+    Long = binary:copy(<<"a">>, 5000),
+    {ok, Shorter, _} = tokamak_pool:run({op, op(shorten)}, [Long], #{}),
+    ?assertEqual([{binary:part(Long, 0, Size), {ok, Size}} || Size <- lists:seq(0, 5000)], lists:sort(Shorter)).
+
+numbers_beyond_small_integers_are_items() ->
+    Max = 1 bsl 64 - 1,
+    Seeds = [0, 1 bsl 62, 1 bsl 63, Max],
+    {ok, Results, Stats} = tokamak_pool:run({op, op(mirror)}, Seeds, #{}),
+    Numbers = lists:usort(Seeds ++ [Max - Seed || Seed <- Seeds]),
+    ?assertEqual([{Number, {ok, Max - Number}} || Number <- Numbers], lists:sort(Results)),
+    ?assertMatch(#{dispatched := 6, duplicates := 4}, Stats).
+
+paths_are_items_of_any_bytes() ->
+    {ok, Results, _} = tokamak_pool:run({op, op(parent)}, [<<"/a/", 255>>, "/a/b"], #{}),
+    ?assertEqual(
+        [{"/a/b", {ok, 4}}, {<<"/">>, {ok, 1}}, {<<"/a">>, {ok, 2}}, {<<"/a/", 255>>, {ok, 4}}],
+        lists:sort(Results)
+    ).
 
 items_are_the_same_when_they_are_equal_terms() ->
     Distinct = [

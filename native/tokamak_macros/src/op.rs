@@ -513,6 +513,25 @@ mod tests {
     }
 
     #[test]
+    fn what_may_handle_items_of_a_pool_has_an_entry_for_it() {
+        let has_entry = |function: ItemFn| {
+            expanded(parse_quote!(eager), &function).contains("fn poll_discovery")
+        };
+        assert!(has_entry(
+            parse_quote! { async fn f(a: u8) -> (u8, Vec<u8>) { todo() } }
+        ));
+        assert!(has_entry(
+            parse_quote! { async fn f(a: u8) -> io::Result<(A, Vec<B>)> { todo() } }
+        ));
+        assert!(!has_entry(
+            parse_quote! { async fn f(a: u8) -> (u8, u8) { todo() } }
+        ));
+        assert!(!has_entry(
+            parse_quote! { async fn f(a: u8) -> u8 { todo() } }
+        ));
+    }
+
+    #[test]
     fn streams_of_results_are_told_from_streams_of_values() {
         let values: ItemFn = parse_quote! { fn f() -> impl Stream<Item = u8> { todo() } };
         assert!(expanded(parse_quote!(stream), &values).contains("of_value"));

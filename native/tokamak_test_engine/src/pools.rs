@@ -4,7 +4,7 @@
 
 use rustler::NifTuple;
 use std::time::Duration;
-use tokamak::Ctx;
+use tokamak::{Ctx, Path};
 
 /// Items of the synthetic graphs.
 const ITEMS: u64 = 1_000_000;
@@ -43,6 +43,34 @@ async fn dense(item: u64) -> (u64, Vec<u64>) {
         item * 2,
         (1..=10).map(|n| (item * 10 + n) % ITEMS).collect(),
     )
+}
+
+/// A text, by its length, leads to itself without its first and without its last character. None has a `!`.
+#[tokamak::op(eager)]
+async fn shorten(text: String) -> Result<(usize, Vec<String>), String> {
+    if text.contains('!') {
+        return Err(text);
+    }
+    let mut shorter = Vec::new();
+    if let (Some((_, rest)), Some((last, _))) =
+        (text.split_at_checked(1), text.char_indices().next_back())
+    {
+        shorter.extend([rest.to_owned(), text[..last].to_owned()]);
+    }
+    Ok((text.len(), shorter))
+}
+
+/// A number leads to the one as far from the other end.
+#[tokamak::op(eager)]
+async fn mirror(number: u64) -> (u64, Vec<u64>) {
+    (u64::MAX - number, vec![u64::MAX - number])
+}
+
+/// A path, by the number of its bytes, leads to where it lies.
+#[tokamak::op(eager)]
+async fn parent(path: Path) -> (usize, Vec<Path>) {
+    let parent = path.0.parent().map(|parent| Path(parent.to_owned()));
+    (path.0.as_os_str().len(), parent.into_iter().collect())
 }
 
 /// A node of a random graph: what it discovers and whether it fails follow from its numbers.
