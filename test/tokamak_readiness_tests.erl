@@ -57,7 +57,8 @@ changing() ->
         {"a handler is told of what a dead one left unread", fun dead_handler_to_handler/1},
         {"a second handler is told of what the first left unread", fun handler_to_handler/1},
         {"a change of the id takes the event along", fun the_id_changes/1},
-        {"an id that changes to a handler's makes it the handler's", fun the_id_gets_handled/1}
+        {"an id that changes to a handler's makes it the handler's", fun the_id_gets_handled/1},
+        {"a handler whose id comes and goes is told once each time", fun the_id_comes_and_goes/1}
     ].
 
 watching() ->
@@ -495,6 +496,41 @@ the_id_gets_handled(Backend) ->
     ?assertEqual([], tokamak_loop:poll(Loop, 10)),
     {ok, <<"x">>} = tokamak_fd:read(Read, 10),
     ok = nothing_comes(?A_WHILE).
+
+%% The events of another id have the loop's process at work while the id changes.
+the_id_comes_and_goes(Backend) ->
+    Loop = new_loop(Backend),
+    {Read, _Write} = unread_byte(),
+    Handler = tokamak_loop:register(Loop, 1, self()),
+    Busy = spawn_link(fun() -> post_to_oneself(Loop, 3) end),
+    ok = tokamak_loop:add_reader(Loop, Read, 1),
+    ok = event(Handler, read),
+    tokamak_test:repeat(20_000, fun() ->
+        ok = tokamak_loop:add_reader(Loop, Read, 2),
+        ok = tokamak_loop:add_reader(Loop, Read, 1),
+        %% When this one is there, nothing else is on its way.
+        ok = tokamak_loop:post(Loop, 1, user, last),
+        ?assertEqual([read, user], next_types(Handler, 2))
+    end),
+    unlink(Busy),
+    ok = kill(Busy).
+
+%% Registers for an id and posts it events, some at a time.
+post_to_oneself(Loop, Id) ->
+    post_to_oneself(Loop, Id, tokamak_loop:register(Loop, Id, self())).
+
+post_to_oneself(Loop, Id, Handler) ->
+    _ = [ok = tokamak_loop:post(Loop, Id, user, x) || _ <- lists:seq(1, 10)],
+    _ = next_types(Handler, 10),
+    post_to_oneself(Loop, Id, Handler).
+
+next_types(_Handler, 0) ->
+    [];
+next_types(Handler, Count) ->
+    receive
+        {tokamak, Handler, {event, _Id, Type, _Data}} -> [Type | next_types(Handler, Count - 1)]
+    after 5000 -> erlang:error(no_event)
+    end.
 
 %% Watching
 

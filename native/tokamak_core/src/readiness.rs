@@ -19,6 +19,8 @@ pub enum Consumer {
     Poller,
     /// It reads, writes or re-arms: a handler, or the owner of a raw loop.
     Reader,
+    /// Either, told of it under another callback id: the new id's consumer has to be told anew.
+    Former,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +88,14 @@ impl Readiness {
     }
 
     /// Watches the direction for a callback id. `true`: it was not watched, the source has to be
-    /// armed; `false`: only the id changed.
+    /// armed; `false`: only the id changed. What was reported under another id is then
+    /// [`Consumer::Former`]'s.
     pub fn watch(&mut self, callback_id: u64) -> bool {
+        let renamed = self.callback_id != callback_id;
         self.callback_id = callback_id;
+        if renamed && self.is_reported() {
+            self.phase = Phase::Reported(Consumer::Former);
+        }
         let fresh = self.phase == Phase::Off;
         if fresh {
             self.phase = Phase::Armed;
@@ -172,6 +179,18 @@ impl Readiness {
         self.drained = false;
         self.latent = false;
         Some(self.callback_id)
+    }
+
+    /// A reader took the event under a callback id that is no reader's any more: it counts as queued
+    /// again. `false`: it is not this reader's either, or its watch has ended.
+    pub fn put_back(&mut self, generation: u32) -> bool {
+        let taken =
+            self.phase == Phase::Reported(Consumer::Reader) && self.generation == generation;
+        if taken {
+            self.phase = Phase::Queued;
+            self.has_event = true;
+        }
+        taken
     }
 
     /// To be called before the descriptor is read or written: edges from here on are news.
@@ -401,5 +420,37 @@ mod tests {
             direction.take(direction.generation(), Consumer::Poller),
             Some(8)
         );
+    }
+
+    #[test]
+    fn what_was_reported_under_another_id_is_reported_again_once() {
+        let mut direction = reported(Consumer::Reader);
+        assert!(!direction.watch(8));
+        assert_eq!(direction.come_back_of(Consumer::Former), ComeBack::Check);
+        assert!(direction.checked(true));
+        let generation = direction.generation();
+        assert_eq!(direction.take(generation, Consumer::Reader), Some(8));
+        assert_eq!(direction.come_back_of(Consumer::Former), ComeBack::Nothing);
+    }
+
+    #[test]
+    fn what_is_queued_while_its_id_changes_is_reported_once() {
+        let mut direction = Readiness::new();
+        direction.watch(7);
+        assert_eq!(direction.edge(), Edge::Report);
+        assert!(!direction.watch(8));
+        let generation = direction.generation();
+        assert_eq!(direction.take(generation, Consumer::Reader), Some(8));
+        assert_eq!(direction.come_back_of(Consumer::Former), ComeBack::Nothing);
+    }
+
+    #[test]
+    fn what_is_put_back_can_be_taken_again() {
+        let mut direction = reported(Consumer::Reader);
+        let generation = direction.generation();
+        assert!(direction.put_back(generation));
+        assert!(!direction.put_back(generation));
+        assert_eq!(direction.take(generation, Consumer::Poller), Some(7));
+        assert!(!direction.put_back(generation), "a poller was told");
     }
 }

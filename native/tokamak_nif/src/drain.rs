@@ -268,10 +268,13 @@ impl EventLoop {
             state.parked.push_back(event);
             return;
         }
-        let message = payload::taken(&event, Consumer::Reader)
-            .and_then(|(id, _)| self.handlers.message(env, id, &event));
-        match message {
+        let Some((id, _)) = payload::taken(&event, Consumer::Reader) else {
+            return self.queue.release(1);
+        };
+        match self.handlers.message(env, id, &event) {
             Some(message) => terms.push(message),
+            // A descriptor got another callback id just now, which has no handler.
+            None if payload::put_back(&event) => state.parked.push_back(event),
             None => self.queue.release(1),
         }
     }

@@ -30,6 +30,7 @@ use tokamak::owners::{self, Possession, PossessionKey};
 use tokamak::watcher;
 use tokamak_core::event::EventType;
 use tokamak_core::queue::{Batch, EventQueue, Refused, Wake};
+use tokamak_core::readiness::Consumer;
 use tokamak_core::timers::{Fired, NotStarted, TimerSet, TimerSink};
 
 /// Loops that are open.
@@ -339,9 +340,13 @@ impl EventLoop {
             watch.arm(sender, direction);
         } else if renamed {
             // Whoever was told of it under the old id, or would have been, need not be the one that the
-            // new id is for.
+            // new id is for. Who took the event since has been told under the new id.
             self.unpark(sender);
-            watch.come_back(sender, direction);
+            watch.come_back_of(sender, direction, Consumer::Former);
+            if self.handlers.contains(callback_id) {
+                // Between the change and the unparking, a poller may have taken it.
+                watch.come_back_of(sender, direction, Consumer::Poller);
+            }
         }
         Ok(())
     }

@@ -118,6 +118,19 @@ pub fn taken(event: &Event, consumer: Consumer) -> Option<(u64, EventType)> {
     Some((id, event.kind))
 }
 
+/// A reader that took an event is not to have it: it is to be queued again, unless the watch it
+/// belonged to has ended.
+pub fn put_back(event: &Event) -> bool {
+    match &event.payload {
+        Payload::Readiness {
+            watch,
+            direction,
+            generation,
+        } => watch.with(*direction, |state| state.put_back(*generation)),
+        _ => false,
+    }
+}
+
 /// The callback id an event has now: that of a descriptor's watch may have changed.
 pub fn current_callback_id(event: &Event) -> u64 {
     match &event.payload {

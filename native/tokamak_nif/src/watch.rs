@@ -130,7 +130,18 @@ impl Watch {
 
     /// The consumer comes back: what is still ready is queued again, the rest is armed.
     pub fn come_back(self: &Arc<Self>, sender: Sender, direction: Direction) {
-        match self.with(direction, Readiness::come_back) {
+        let came_back = self.with(direction, Readiness::come_back);
+        self.serve(sender, direction, came_back);
+    }
+
+    /// The same, if it was told to this consumer.
+    pub fn come_back_of(self: &Arc<Self>, sender: Sender, direction: Direction, told: Consumer) {
+        let came_back = self.with(direction, |state| state.come_back_of(told));
+        self.serve(sender, direction, came_back);
+    }
+
+    fn serve(self: &Arc<Self>, sender: Sender, direction: Direction, came_back: ComeBack) {
+        match came_back {
             ComeBack::Nothing => {}
             ComeBack::Arm => self.arm(sender, direction),
             ComeBack::Check => {
