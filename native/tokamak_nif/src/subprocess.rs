@@ -131,15 +131,17 @@ fn subprocess_start<'a>(
     spawner.add(&subprocess);
     if let Err(failure) = spawner.send(Request::Start(request)) {
         spawner.remove(id);
-        subprocess.abandon();
-        return failed(env, failure);
-    }
-    if !runtime.is_current() {
+        if subprocess.withdraw(env) {
+            return failed(env, failure);
+        }
+    } else if !runtime.is_current() {
         // It stopped meanwhile and may have missed this one.
-        subprocess.abandon();
-        return error(env, atoms::shutdown());
+        if subprocess.withdraw(env) {
+            return error(env, atoms::shutdown());
+        }
+    } else {
+        subprocess.tie_to_loop();
     }
-    subprocess.tie_to_loop();
     ResourceArc::new(SubprocessResource(subprocess)).encode(env)
 }
 

@@ -377,6 +377,25 @@ impl Subprocess {
         self.abandon_locked(&mut state);
     }
 
+    /// The application stops while this is started, in the call of its owner. `true`: its starter was not
+    /// told and will not be. `false`: it was told, so that what it was told is followed by an end.
+    pub fn withdraw(&self, env: Env) -> bool {
+        let mut state = self.lock();
+        let untold = state.starter.take().is_some();
+        if untold {
+            self.abandon_locked(&mut state);
+        } else if !self.is_over() {
+            // Without a spawner there is no child.
+            let _ = self.stop();
+            state.pid = None;
+            state.failure = Some(Failure::Shutdown);
+            state.outputs.close();
+            state.input = None;
+            self.advance(&mut state, Sender::Process(env));
+        }
+        untold
+    }
+
     fn abandon_locked(&self, state: &mut State) {
         if self.is_alive() {
             // Without a spawner there is no child.
