@@ -125,13 +125,17 @@ mod native {
 
     /// A loop's epoll set, read by its consumer; the reactor watches it while the consumer sleeps.
     pub struct EpollSet {
-        /// `None` once closed.
-        epoll: Mutex<Option<Arc<OwnedFd>>>,
-        reactor: Arc<Reactor>,
+        /// `None` once closed: a handle that lives longer holds no descriptor, the reactor's neither.
+        open: Mutex<Option<Arc<Open>>>,
         token: u64,
         watched: AtomicUsize,
         /// The reactor will call when something is ready.
         armed: AtomicBool,
+    }
+
+    struct Open {
+        epoll: OwnedFd,
+        reactor: Arc<Reactor>,
     }
 
     impl EpollSet {
@@ -139,16 +143,18 @@ mod native {
             let epoll = epoll::create(CreateFlags::CLOEXEC)?;
             let token = services.reactor.register(&epoll, event_loop)?;
             Ok(Self {
-                epoll: Mutex::new(Some(Arc::new(epoll))),
-                reactor: Arc::clone(&services.reactor),
+                open: Mutex::new(Some(Arc::new(Open {
+                    epoll,
+                    reactor: Arc::clone(&services.reactor),
+                }))),
                 token,
                 watched: AtomicUsize::new(0),
                 armed: AtomicBool::new(false),
             })
         }
 
-        fn epoll(&self) -> Option<Arc<OwnedFd>> {
-            self.epoll.lock().clone()
+        fn get(&self) -> Option<Arc<Open>> {
+            self.open.lock().clone()
         }
 
         pub fn change(
@@ -157,19 +163,20 @@ mod native {
             watch: &Watch,
             before: [bool; 2],
         ) -> Result<(), Errno> {
-            let Some(epoll) = self.epoll() else {
+            let Some(open) = self.get() else {
                 return Ok(());
             };
+            let epoll = &open.epoll;
             let interest = watch.interest();
             let data = EventData::new_u64(watch.token);
             match (before, interest) {
                 ([false, false], [false, false]) => Ok(()),
                 (_, [false, false]) => {
                     self.watched.fetch_sub(1, Ordering::Relaxed);
-                    epoll::delete(&epoll, file)
+                    epoll::delete(epoll, file)
                 }
                 ([false, false], _) => {
-                    epoll::add(&epoll, file, data, flags(interest))?;
+                    epoll::add(epoll, file, data, flags(interest))?;
                     if self.watched.fetch_add(1, Ordering::Relaxed) == 0 {
                         // A consumer that went to sleep with nothing to watch did not arm.
                         self.sleep();
@@ -177,13 +184,13 @@ mod native {
                     Ok(())
                 }
                 // Modifying tells again what is ready.
-                _ => epoll::modify(&epoll, file, data, flags(interest)),
+                _ => epoll::modify(epoll, file, data, flags(interest)),
             }
         }
 
         pub fn remove(&self, file: &OwnedFd) {
-            if let Some(epoll) = self.epoll()
-                && epoll::delete(&epoll, file).is_ok()
+            if let Some(open) = self.get()
+                && epoll::delete(&open.epoll, file).is_ok()
             {
                 self.watched.fetch_sub(1, Ordering::Relaxed);
             }
@@ -193,12 +200,12 @@ mod native {
             if self.watched.load(Ordering::Relaxed) == 0 {
                 return;
             }
-            let Some(epoll) = self.epoll() else {
+            let Some(open) = self.get() else {
                 return;
             };
             let mut events: Vec<Event> = Vec::with_capacity(BATCH);
             let buffer = rustix::buffer::spare_capacity(&mut events);
-            if epoll::wait(&epoll, buffer, Some(&Timespec::default())).is_err() {
+            if epoll::wait(&open.epoll, buffer, Some(&Timespec::default())).is_err() {
                 return;
             }
             let watches = event_loop.watches.lock();
@@ -232,16 +239,16 @@ mod native {
             {
                 return;
             }
-            if let Some(epoll) = self.epoll() {
+            if let Some(open) = self.get() {
                 // Fails only where the set was given up meanwhile.
-                let _ = self.reactor.arm(self.token, &epoll);
+                let _ = open.reactor.arm(self.token, &open.epoll);
             }
         }
 
         pub fn close(&self) {
-            let epoll = self.epoll.lock().take();
-            if let Some(epoll) = epoll {
-                self.reactor.deregister(self.token, &epoll);
+            let open = self.open.lock().take();
+            if let Some(open) = open {
+                open.reactor.deregister(self.token, &open.epoll);
             }
         }
 
