@@ -35,12 +35,11 @@ start_sasl() ->
 
 starvation_is_set_while_operations_hold_their_workers() ->
     ?assertEqual([], set()),
-    %% As many as the engine has workers.
-    Refs = [tokamak:async(op(hog), [20 * ?THRESHOLD]) || _ <- [1, 2]],
-    until(fun() -> set() =/= [] end),
-    ?assertMatch([{{tokamak, starvation}, #{engine := tokamak_test_engine, threshold := ?THRESHOLD}}], set()),
-    ?assertMatch(#{alarms := [starvation]}, tokamak:stats()),
-    [{ok, _} = tokamak:await(Ref) || Ref <- Refs],
+    while_starved(fun() ->
+        until(fun() -> set() =/= [] end),
+        ?assertMatch([{{tokamak, starvation}, #{engine := tokamak_test_engine, threshold := ?THRESHOLD}}], set()),
+        ?assertMatch(#{alarms := [starvation]}, tokamak:stats())
+    end),
     until(fun() -> set() =:= [] end),
     ?assertMatch(#{alarms := []}, tokamak:stats()).
 
@@ -154,7 +153,19 @@ a_new_watcher_goes_on_where_the_old_one_died() ->
     Old = whereis(tokamak_alarms),
     ok = tokamak_test:kill(Old),
     until(fun() -> is_pid(whereis(tokamak_alarms)) end),
-    Refs = [tokamak:async(op(hog), [10 * ?THRESHOLD]) || _ <- [1, 2]],
-    until(fun() -> tokamak_alarms:set() =:= [starvation] end),
-    [{ok, _} = tokamak:await(Ref) || Ref <- Refs],
+    while_starved(fun() -> until(fun() -> tokamak_alarms:set() =:= [starvation] end) end),
     until(fun() -> tokamak_alarms:set() =:= [] end).
+
+%% Runs a function while operations hold their workers, as many as the engine has, however long that takes.
+while_starved(Run) ->
+    Hogs = [call_fixture:started(fun hog_until_told/0) || _ <- [1, 2]],
+    Run(),
+    [Hog ! stop || Hog <- Hogs],
+    [ok = call_fixture:result(Hog) || Hog <- Hogs].
+
+hog_until_told() ->
+    {ok, _} = tokamak:call(op(hog), [10 * ?THRESHOLD], #{timeout => infinity}),
+    receive
+        stop -> ok
+    after 0 -> hog_until_told()
+    end.

@@ -14,6 +14,7 @@ app_test_() ->
             {"stopped, it makes no loops, and what was closed stays closed", fun stopped/0},
             {"stopping ends every loop and tells its users", fun stopping_tells_users/0},
             {"stopping ends its threads", fun stopping_ends_threads/0},
+            {"a stop gives back descriptors, also those of loops whose handles live on", fun handles_hold_nothing/0},
             {"descriptors survive a stop and are watched after the next start", fun descriptors_survive/0},
             {"descriptors of processes that die at a stop are closed", fun dead_owners_at_stop/0},
             {"a wrong configuration is refused with key, value and what is expected", fun bad_config/0},
@@ -115,6 +116,21 @@ stopping_ends_threads() ->
 stop_if_runs() ->
     quietly(fun() -> application:stop(tokamak) end).
 
+handles_hold_nothing() ->
+    stop_if_runs(),
+    Before = tokamak_test:open_files(),
+    start(),
+    Loops = [
+        begin
+            {ok, Loop} = Make(#{backend => Backend}),
+            Loop
+        end
+     || Make <- [fun tokamak_loop:new/1, fun tokamak_loop:open/1], Backend <- [native, select]
+    ],
+    stop(),
+    wait_until(fun() -> tokamak_test:open_files() =< Before end),
+    [?assertEqual({error, closed}, tokamak_loop:post(Loop, 1, user, x)) || Loop <- Loops].
+
 descriptors_survive() ->
     start(),
     {Read, Write} = tokamak_test:pipe(),
@@ -179,6 +195,7 @@ again_and_again() ->
     Before = tokamak_test:resources(),
     Uses = counters:new(1, []),
     Users = [spawn_process(fun() -> use(N, Uses) end) || N <- lists:seq(1, 4)],
+    Monitors = [monitor(process, User) || User <- Users],
     quietly(fun() ->
         tokamak_test:repeat(?ROUNDS, fun() ->
             ok = application:start(tokamak),
@@ -188,7 +205,9 @@ again_and_again() ->
         end)
     end),
     ?assert(counters:get(Uses, 1) > ?ROUNDS),
-    [?assert(is_process_alive(User)) || User <- Users],
+    %% None of them has ended.
+    ?assertEqual([], [Reason || {'DOWN', _, process, _, Reason} <- tokamak_test:mailbox()]),
+    _ = [demonitor(Monitor, [flush]) || Monitor <- Monitors],
     start(),
     {ok, Loop} = tokamak_loop:new(),
     ok = tokamak_loop:post(Loop, 1, user, x),
@@ -211,7 +230,9 @@ expected({error, Reason}, _Uses) when Reason =:= shutdown; Reason =:= closed ->
     %% Leave the schedulers to the start or stop that is under way.
     receive
     after 1 -> ok
-    end.
+    end;
+expected(Other, _Uses) ->
+    exit({unexpected, Other}).
 
 use_router(N) ->
     case tokamak_router:loop_for(N) of

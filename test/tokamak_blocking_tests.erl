@@ -33,12 +33,13 @@ a_pool_that_is_all_asleep_delays_no_operation_no_timer_and_no_descriptor() ->
             ok = tokamak_loop:remove_reader(Loop, Read)
         end
     ],
-    [?assert(percentile99(Round) < 20000) || Round <- Rounds],
+    Times = [percentile99(Round) || Round <- Rounds],
     lists:foreach(fun tokamak:cancel/1, Refs),
     until(fun() -> live(Key) =:= 0 end),
     ok = tokamak_fd:close(Read),
     ok = tokamak_fd:close(Write),
-    ok = tokamak_loop:destroy(Loop).
+    ok = tokamak_loop:destroy(Loop),
+    ok = tokamak_test:in_time(lists:max(Times), 20000).
 
 percentile99(Round) ->
     Times = lists:sort([element(1, timer:tc(Round)) || _ <- lists:seq(1, 200)]),
@@ -60,7 +61,8 @@ a_call_that_waits_for_the_pool_can_be_cancelled() ->
 
 a_blocking_call_that_nobody_waits_for_keeps_its_thread_until_it_returns() ->
     Key = key(),
-    Refs = [tokamak:async(op(block), [Key, 100]) || _ <- lists:seq(1, 4)],
+    %% So long that the last one begins before the first one ends, on a busy machine too.
+    Refs = [tokamak:async(op(block), [Key, 1000]) || _ <- lists:seq(1, 4)],
     until(fun() -> live(Key) =:= 4 end),
     lists:foreach(fun tokamak:cancel/1, Refs),
     ?assertEqual({ok, ok}, tokamak:call(op(block), [Key, 0])),

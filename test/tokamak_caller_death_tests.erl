@@ -63,7 +63,7 @@ dies_with_caller(Key, Count, Fun) ->
         exit(Caller, kill),
         until(fun() -> live(Key) =:= 0 andalso call_fixture:in_flight() =:= 0 end)
     end),
-    ?assert(Elapsed < 100).
+    ok = tokamak_test:in_time(Elapsed, 100).
 
 nothing_is_left_of_ten_thousand_callers() ->
     Key = key(),

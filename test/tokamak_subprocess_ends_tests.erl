@@ -19,9 +19,10 @@ ends_test_() ->
             {"a child whose last handle is gone is stopped", fun handle_is_dropped/0},
             {"one with credit lives on without a handle", fun credit_keeps/0},
             {"early closed outputs are no exit", fun closes_output_early/0},
-            {"a killed spawner ends all with an error at once, and the next start works", fun spawner_dies/0},
+            {"a killed spawner ends all with an error at once, and the next start works", fun() -> tokamak_test:in_time(fun spawner_dies/0) end},
             {"a stopped application ends all, tells why, and starts again", fun application_stops/0},
             {"a start while the application is stopped says shutdown", fun start_while_stopped/0},
+            {"a start that meets a stop has one end, and nothing comes after it", {timeout, 120, fun start_meets_stop/0}},
             {"a VM that is killed takes children, grandchildren and daemons with it", {timeout, 60, fun vm_is_killed/0}},
             {"init:stop in a VM with children ends them", {timeout, 60, fun vm_stops/0}}
         ]}.
@@ -77,14 +78,13 @@ stop_after_exit() ->
 
 grandchild_holds_pipe() ->
     Mark = mark(),
+    Before = now_ms(),
     {ok, P} = ?s:start(["sh", "-c", "sleep " ++ Mark ++ " & echo done; exit 4"]),
     ?assertEqual({ok, {stdout, <<"done\n">>}}, ?s:recv(P)),
     tokamak_wait:until(fun() -> maps:get(state, ?s:info(P)) =:= exited end),
-    Before = now_ms(),
-    ?assertEqual({error, timeout}, ?s:recv(P, 1000)),
     ?assertEqual({exit, 4}, ?s:recv(P, 10000)),
-    Waited = now_ms() - Before,
-    ?assert(Waited >= 4500 andalso Waited < 7000),
+    %% It exited after the start; when it was seen to have exited may be much later.
+    ?assert(now_ms() - Before >= 5000),
     ?assertMatch([_], tokamak_wait:with_argument(Mark)),
     ok = ?s:stop(P),
     gone(Mark, 2000).
@@ -135,14 +135,15 @@ spawner_dies() ->
     [] = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
     ?assertEqual({error, spawner_died}, ?s:recv(Waiting)),
     receive {tokamak, Active, End} -> ?assertEqual({error, spawner_died}, End) end,
-    ?assert(now_ms() - Before < 500),
+    Elapsed = now_ms() - Before,
     ?assertEqual({error, closed}, ?s:recv(Waiting)),
     ?assertEqual({ok, {stdout, <<"last words\n">>}}, ?s:recv(Exited)),
     ?assertEqual({exit, 5}, ?s:recv(Exited)),
     ?assertMatch({ok, #{stdout := <<"again\n">>}}, ?s:run(["echo", "again"])),
     {ok, Next, _} = tokamak_nif:subprocess_spawner(),
     ?assertNotEqual(Spawner, Next),
-    gone(Mark, 0).
+    gone(Mark, 0),
+    ok = tokamak_test:in_time(Elapsed, 500).
 
 application_stops() ->
     Mark = mark(),
@@ -163,6 +164,27 @@ start_while_stopped() ->
     quietly(fun() -> ok = application:stop(tokamak) end),
     ?assertEqual({error, shutdown}, ?s:run(["true"])),
     ok = application:start(tokamak).
+
+start_meets_stop() ->
+    tokamak_test:repeat(100, fun() ->
+        Starters = [call_fixture:started(fun start_until_stopped/0) || _ <- lists:seq(1, 8)],
+        receive after rand:uniform(5) - 1 -> quietly(fun() -> ok = application:stop(tokamak) end) end,
+        Ends = [call_fixture:result(Starter) || Starter <- Starters],
+        ?assertEqual([], lists:append(Ends)),
+        ok = application:start(tokamak)
+    end).
+
+%% What is in the mailbox after the last end.
+start_until_stopped() ->
+    case ?s:start(["true"]) of
+        {ok, P} ->
+            case ?s:recv(P) of
+                {exit, 0} -> start_until_stopped();
+                {error, shutdown} -> start_until_stopped()
+            end;
+        {error, shutdown} ->
+            tokamak_test:mailbox()
+    end.
 
 vm_is_killed() ->
     Mark = mark(),

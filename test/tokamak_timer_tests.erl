@@ -276,7 +276,7 @@ lateness() ->
     ]),
     ?assert(hd(Latenesses) >= 0),
     %% On an idle machine it is 2 ms, which the benchmark shows; here other programs may be running.
-    ?assert(Quantile(0.99) < 100).
+    ok = tokamak_test:in_time(Quantile(0.99), 100).
 
 latenesses(Loop, Count) ->
     Started = [start_within(Loop, 500, N) || N <- lists:seq(1, Count)],

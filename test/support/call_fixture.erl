@@ -23,7 +23,7 @@ tests(Environment, Functions) ->
 test({timeout, Seconds, Function}) ->
     {name, Name} = erlang:fun_info(Function, name),
     Title = string:replace(atom_to_list(Name), "_", " ", all),
-    {lists:flatten(Title), {timeout, Seconds, fun() -> isolated(Function) end}};
+    {lists:flatten(Title), {timeout, Seconds, fun() -> tokamak_test:in_time(fun() -> isolated(Function) end) end}};
 test(Function) ->
     test({timeout, ?TIMEOUT, Function}).
 
