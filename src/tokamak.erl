@@ -105,7 +105,7 @@ continue(Engine, _Name, _Args, {pending, Handle}, Timeout) ->
     ok = Engine:op_resume(Handle, Ref),
     wait(Engine, Handle, Ref, Timeout);
 continue(Engine, Name, Args, {badarg, _, _} = Badarg, _Timeout) ->
-    badarg(Engine, Name, Args, Badarg);
+    badarg(call, Engine, Name, Args, Badarg);
 continue(_Engine, _Name, _Args, End, _Timeout) ->
     End.
 
@@ -124,14 +124,18 @@ wait(Engine, Call, Ref, Timeout) ->
         end
     end.
 
--spec badarg(module(), atom(), term(), {badarg, non_neg_integer(), string() | binary()}) -> no_return().
-badarg(Engine, Name, Args, {badarg, Index, Expected}) ->
+%% Wrong arguments of an operation, which the native side finds: raised as by the function that was called.
+-spec badarg(atom(), module(), atom(), term(), {badarg, non_neg_integer(), string() | binary()}) -> no_return().
+badarg(Function, Engine, Name, Args, {badarg, Index, Expected}) ->
     Op =
         case Engine of
             tokamak_nif -> Name;
             _ -> {Engine, Name}
         end,
-    ?EXPLAINED([Op, Args], #{2 => tokamak_call:explain(Index, Expected)}).
+    Explained = {explained, #{2 => tokamak_call:explain(Index, Expected)}},
+    Info = [{error_info, #{module => tokamak_error, cause => Explained}}],
+    {current_stacktrace, [_Here | Callers]} = process_info(self(), current_stacktrace),
+    erlang:raise(error, badarg, [{?MODULE, Function, [Op, Args], Info} | Callers]).
 
 %% @doc Runs an operation that nobody waits for, and that lives on when its caller dies. Does not wait; `ok' says that
 %% it was started, and nothing tells how it ends.
@@ -144,7 +148,7 @@ cast(Op, Args) ->
     case tokamak_call:resolve(Op) of
         {Engine, Name} ->
             case tokamak_call:in_engine(Engine, Name, fun() -> Engine:op_cast(Name, Args) end) of
-                {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
+                {badarg, _, _} = Badarg -> badarg(cast, Engine, Name, Args, Badarg);
                 Result -> Result
             end;
         error ->
@@ -185,7 +189,7 @@ async_engine(Engine, Name, Args) ->
     Start = fun() -> Engine:op_async(Name, Args) end,
     case tokamak_call:in_engine(Engine, Name, Start) of
         Ref when is_reference(Ref) -> Ref;
-        {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
+        {badarg, _, _} = Badarg -> badarg(async, Engine, Name, Args, Badarg);
         {error, _} = Error -> ended(Error)
     end.
 
@@ -529,9 +533,12 @@ open_native(Kind, Engine, Name, Args, Options) ->
     Inbox = maps:get(inbox, Options, 64),
     case tokamak_stream:open(Kind, {Engine, Name}, Args, window(Options), Inbox) of
         {ok, Stream} -> Stream;
-        {badarg, _, _} = Badarg -> badarg(Engine, Name, Args, Badarg);
+        {badarg, _, _} = Badarg -> badarg(function_of(Kind), Engine, Name, Args, Badarg);
         {error, _} = Error -> Error
     end.
+
+function_of(stream) -> stream;
+function_of(duplex) -> open.
 
 window(Options) -> maps:get(window, Options, 16).
 

@@ -11,6 +11,7 @@ argument_test_() ->
         fun an_improper_list_that_is_pushed_is_a_wrong_item/0,
         fun too_few_and_too_many_arguments_are_explained/0,
         fun what_is_no_operation_and_no_list_is_explained/0,
+        fun the_error_is_that_of_the_function_that_was_called/0,
         fun an_unknown_option_is_named_and_a_wrong_value_explained/0,
         fun what_is_no_call_is_explained/0,
         fun what_is_no_stream_is_explained/0,
@@ -68,6 +69,21 @@ what_is_no_operation_and_no_list_is_explained() ->
     [all_explain(Op, ?CALLS(Wrong, []) ++ ?OPENS(Wrong, [])) || Wrong <- ["echo", 1, {a, "b"}, {a, b, c}]],
     ?assertMatch(#{1 := _, 2 := "not a list"}, explanation(fun() -> tokamak:call(1, x) end)),
     [?assertMatch(#{2 := "not " ++ _}, explanation(Call)) || Call <- ?CALLS(echo, x)].
+
+the_error_is_that_of_the_function_that_was_called() ->
+    Raised = fun(Function, Args) ->
+        try apply(tokamak, Function, Args) of
+            Result -> error({no_badarg, Result})
+        catch
+            error:badarg:Stack ->
+                [{Module, Name, Given, _} | _] = Stack,
+                {Module, Name, Given}
+        end
+    end,
+    [
+        ?assertEqual({tokamak, Function, [Op, [x, y]]}, Raised(Function, [Op, [x, y]]))
+     || {Function, Op} <- [{call, sleep}, {cast, sleep}, {async, sleep}, {stream, count}, {open, op(sums)}]
+    ].
 
 an_unknown_option_is_named_and_a_wrong_value_explained() ->
     Unknown = "unknown option time_out (known: node, timeout)",
