@@ -78,8 +78,12 @@ await_stop(Engine, Ref, Drain) ->
 -spec init([]) -> {ok, open} | {stop, term()}.
 init([]) ->
     case start_runtime(?BASE) of
-        ok -> {ok, started(?BASE)};
-        {error, Reason} -> {stop, Reason}
+        ok ->
+            %% Those that were started before this process was started anew are this one's to announce.
+            lists:foreach(fun announce/1, all()),
+            {ok, started(?BASE)};
+        {error, Reason} ->
+            {stop, Reason}
     end.
 
 started(Engine) ->

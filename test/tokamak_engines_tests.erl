@@ -2,12 +2,13 @@
 -module(tokamak_engines_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--import(call_fixture, [op/1, key/0]).
+-import(call_fixture, [op/1, key/0, until/1]).
 
 engines_test_() ->
     call_fixture:tests(#{worker_threads => 3, max_blocking_threads => 5, max_in_flight => 1000}, [
         fun the_built_in_operations_are_listed_with_arity_and_kind/0,
         fun an_engine_is_listed_from_its_first_call_on/0,
+        fun other_nodes_find_an_engine_after_a_crash_of_the_process_that_announced_it/0,
         fun stats_count_the_calls_of_all_engines/0,
         fun stats_show_what_the_runtimes_were_configured_with/0
     ]).
@@ -35,6 +36,14 @@ an_engine_is_listed_from_its_first_call_on() ->
     ],
     Some = [{sums, 1, duplex}, {numbers, 1, stream}, {block, 2, blocking}, {later, 2, eager}, {fails, 1, async}],
     ?assertEqual([], Some -- Listed).
+
+other_nodes_find_an_engine_after_a_crash_of_the_process_that_announced_it() ->
+    {ok, _} = tokamak:call(op(nothing), []),
+    Announced = fun() -> pg:get_members(tokamak, {engine, tokamak_test_engine}) end,
+    Before = Announced(),
+    ?assertEqual([whereis(tokamak_engines)], Before),
+    tokamak_test:kill(hd(Before)),
+    until(fun() -> Announced() =/= [] andalso Announced() =/= Before end).
 
 stats_count_the_calls_of_all_engines() ->
     Ops = [{sleep, [60000]}, {op(never), [key()]}, {op(never), [key()]}],
