@@ -189,11 +189,12 @@ close_spread(error) -> ok.
 %% '''
 -spec cancel(reference()) -> ok.
 cancel(Ref) ->
-    case is_reference(Ref) andalso in_pool(Ref, fun(Engine) -> Engine:op_pool_cancel(Ref) end) of
+    Cancel = fun() -> in_pool(Ref, fun(Engine) -> Engine:op_pool_cancel(Ref) end) end,
+    case is_reference(Ref) andalso Cancel() of
         not_owner -> ?NOT_OWNER([Ref]);
         State when State =:= cancelled; State =:= sending; State =:= sent ->
             ok = cancel_spread(tokamak_pool_spread:find(Ref)),
-            flush(Ref, State);
+            flush(Ref, State, Cancel);
         _ -> ?BADARG([Ref], [pool])
     end.
 
@@ -267,7 +268,8 @@ fold_batches(Handler, Seeds, Fun, Acc, Options) ->
         collect(fun() -> Engine:op_pool_ack(Handle, 1) end, Ref, Fun, Acc)
     catch
         Class:Reason:Stack ->
-            _ = flush(Ref, Engine:op_pool_cancel(Handle)),
+            Cancel = fun() -> Engine:op_pool_cancel(Handle) end,
+            ok = flush(Ref, Cancel(), Cancel),
             erlang:raise(Class, Reason, Stack)
     end.
 
@@ -353,7 +355,7 @@ workers(Options) ->
 
 %% Asks the engine whose run it is.
 in_pool(Ref, Ask) when is_reference(Ref) ->
-    in_pool_of(tokamak_engines:all(), Ask).
+    in_pool_of(tokamak_engines:known(), Ask).
 
 in_pool_of([Engine | Rest], Ask) ->
     case Ask(Engine) of
@@ -404,14 +406,14 @@ cut(N, [Item | Items], Some) -> cut(N - 1, Items, [Item | Some]).
 
 %% Takes out of the mailbox what a cancelled run has sent. An end that is being sent comes, unless the owner took
 %% it before the native side knew it sent.
-flush(Ref, sending) ->
+flush(Ref, sending, Cancel) ->
     receive
-        {tokamak, Ref, {results, _}} -> flush(Ref, sending);
+        {tokamak, Ref, {results, _}} -> flush(Ref, sending, Cancel);
         {tokamak, Ref, _End} -> ok
-    after 1 -> flush(Ref, in_pool(Ref, fun(Engine) -> Engine:op_pool_cancel(Ref) end))
+    after 1 -> flush(Ref, Cancel(), Cancel)
     end;
-flush(Ref, State) ->
+flush(Ref, State, Cancel) ->
     receive
-        {tokamak, Ref, _} -> flush(Ref, State)
+        {tokamak, Ref, _} -> flush(Ref, State, Cancel)
     after 0 -> ok
     end.

@@ -188,6 +188,9 @@ a_run_ends_with_the_application() ->
         {tokamak, Ref, End} -> ?assertEqual({error, shutdown}, End)
     after 5000 -> error(no_end)
     end,
+    %% Also where it is another engine's.
+    ?assertEqual({error, closed}, tokamak_pool:add(Ref, [3])),
+    [?assertEqual(ok, End(Ref)) || End <- [fun(R) -> tokamak_pool:ack(R, 1) end, fun tokamak_pool:close/1, fun tokamak_pool:cancel/1]],
     ?assertEqual({error, shutdown}, tokamak_pool:run({op, echo}, [1], #{})),
     ?assertEqual({error, shutdown}, tokamak_pool:run(fun(_) -> {ok, 1, []} end, [1], #{})),
     ok = application:start(tokamak).
