@@ -419,8 +419,21 @@ impl EventLoop {
     /// Ends the loop: nothing comes in any more, pollers and handlers are told, what it holds is
     /// given back. `false` when it had ended before.
     pub fn close(&self, sender: Sender) -> bool {
+        self.end(sender, false)
+    }
+
+    /// The same, not by the owner's will: that of a raw loop is told.
+    pub fn close_and_tell_owner(&self, sender: Sender) {
+        self.end(sender, true);
+    }
+
+    fn end(&self, sender: Sender, tell_owner: bool) -> bool {
         if self.closed.swap(true, Ordering::AcqRel) {
             return false;
+        }
+        if tell_owner && self.is_raw() {
+            // Not before it is closed: the owner drains once, and finds it so.
+            self.wake_owner(sender);
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);
         self.queue.close();
@@ -464,13 +477,6 @@ impl EventLoop {
         self.descriptors.set_selecting_process(process);
     }
 
-    /// Tells the owner of a raw loop that its loop ends: it finds it closed when it drains.
-    pub fn wake_raw_owner(&self, sender: Sender) {
-        if self.is_raw() && !self.is_closed() {
-            self.wake_owner(sender);
-        }
-    }
-
     fn end_watches(&self, sender: Sender) {
         let watches = std::mem::take(&mut *self.watches.lock());
         for watch in watches.into_values() {
@@ -511,7 +517,6 @@ impl TimerSink for EventLoop {
 impl Possession for EventLoop {
     fn owner_died(&self) {
         // Where it was the selecting process that died.
-        self.wake_raw_owner(Sender::Thread);
-        self.close(Sender::Thread);
+        self.close_and_tell_owner(Sender::Thread);
     }
 }

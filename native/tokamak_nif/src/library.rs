@@ -87,8 +87,7 @@ impl Services {
         let loops = self.loops.lock().take();
         let loops = loops.into_iter().flat_map(HashMap::into_values);
         for event_loop in loops.filter_map(|known| known.upgrade()) {
-            event_loop.wake_raw_owner(Sender::Process(env));
-            event_loop.close(Sender::Process(env));
+            event_loop.close_and_tell_owner(Sender::Process(env));
         }
         self.progress.stop();
         self.timers.stop();
