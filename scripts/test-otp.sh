@@ -7,7 +7,7 @@
 #
 # The folders stay in TOKAMAK_OTP_DIR (_build/otp) for the next time; remove one to have it made anew.
 # Making and using them takes root and the right to mount; the mirror is that of this system's apt.
-# Ends with 0 if all tests passed, with 1 if one failed, with 2 if none failed but an OTP was not there.
+# Ends with 0 if all tests passed, with 1 if one failed twice, with 2 if none did but an OTP was not there.
 set -eu
 cd "$(dirname "$0")/.."
 base=${TOKAMAK_OTP_DIR:-_build/otp}
@@ -89,10 +89,19 @@ copy_into() {
     cp -R _build/native "$1/tokamak/_build/native"
 }
 
-# As many descriptors as the tests want, or as there may be.
+# With as many descriptors as the tests want, or as there may be. A module that failed is run once more, alone:
+# what fails again counts.
 suite='ulimit -S -n 32768 2>/dev/null || ulimit -S -n "$(ulimit -H -n)"
-    mkdir -p _build/suite && erlc -o _build/suite test/support/tokamak_suite.erl &&
-        erl -noinput -pa _build/suite -s tokamak_suite main'
+    mkdir -p _build/suite && erlc -o _build/suite test/support/tokamak_suite.erl || exit
+    run="erl -noinput -pa _build/suite -s tokamak_suite"
+    $run main && exit
+    [ -s _build/suite/failed ] || exit 1
+    status=0
+    for module in $(cat _build/suite/failed); do
+        echo "test-otp: once more, alone: $module"
+        $run alone "$module" || status=1
+    done
+    exit $status'
 
 test_host() {
     copy_into "$base/host"
