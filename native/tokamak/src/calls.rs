@@ -167,6 +167,18 @@ pub(crate) fn launch(task: &Arc<Task>, entry: &'static Entry, started: Started) 
     }
 }
 
+/// A hundredth of a timeslice, which is about a millisecond.
+const PERCENT_NANOSECONDS: u64 = 10_000;
+
+/// Has the caller's turn end earlier for the time that was taken. A scheduler frees what is large only between
+/// turns.
+fn charge(env: Env, nanoseconds: u64) {
+    if nanoseconds >= PERCENT_NANOSECONDS {
+        let percent = (nanoseconds / PERCENT_NANOSECONDS).min(100);
+        rustler::schedule::consume_timeslice(env, percent as i32);
+    }
+}
+
 /// Polls an eager operation once, here.
 fn poll_eagerly<'a>(
     env: Env<'a>,
@@ -194,6 +206,7 @@ fn poll_eagerly<'a>(
     if nanoseconds > SLOW_POLL_NANOSECONDS {
         runtime::count_slow_poll(entry.operation.name);
     }
+    charge(env, nanoseconds);
     if latency::is_eager_picked(&watch) && matches!(polled, Ok(Ok(Eager::Ready(_)))) {
         latency::eager_ended(nanoseconds);
     }
