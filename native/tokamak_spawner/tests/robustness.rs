@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
@@ -78,6 +79,16 @@ impl Raw {
         packet::send_request(&self.socket, request.id(), &request.encode()).unwrap();
     }
 
+    /// Closes the connection and waits for the spawner's end.
+    fn hang_up(self, what: &str) {
+        let Self {
+            socket,
+            mut process,
+        } = self;
+        drop(socket);
+        wait_until(what, DEADLINE, || process.try_wait().unwrap().is_some());
+    }
+
     /// Expects the spawner to end its child and itself.
     fn expect_end(mut self, what: &str) {
         while self.reply().is_some() {}
@@ -108,6 +119,37 @@ fn what_is_no_request_ends_the_spawner_and_its_children() {
         raw.expect_end("the end after nonsense");
         assert!(!is_alive(support::pid(pid)));
     }
+}
+
+/// A request in which some bytes are others, or that is cut, comes between two good ones.
+#[test]
+fn a_damaged_request_is_answered_or_ends_the_spawner_and_its_children() {
+    let damage = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
+    let cut = prop::option::of(any::<prop::sample::Index>());
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(32)
+    };
+    proptest!(config, |(damage in damage, cut in cut)| {
+        let mut bytes = Request::Start(without_stdin(2, &["sleep", "1000"])).encode();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len())));
+        let raw = Raw::start();
+        raw.request(Request::Start(shell(1, "exec sleep 1000")));
+        let Some(Reply::Started { pid, .. }) = raw.reply() else {
+            panic!("not started")
+        };
+        packet::send(&raw.socket, &bytes, &[]).unwrap();
+        let last = Request::Start(without_stdin(3, &["true"])).encode();
+        // Refused where the damage has ended it.
+        let _ = packet::send_request(&raw.socket, 3, &last);
+        while raw.reply().is_some_and(|reply| !matches!(reply, Reply::Exited { id: 3, .. })) {}
+        raw.hang_up("the end after damage");
+        prop_assert!(!is_alive(support::pid(pid)));
+    });
 }
 
 #[test]
