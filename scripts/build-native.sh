@@ -47,7 +47,7 @@ build_and_install() {
     install_file "$artefact" "$2"
 }
 
-# The C table is used from C, too: this shows that its header is right.
+# For the tests: the C table is used from C, too, which shows that its header is right; and a clock that jumps.
 build_c() {
     erlang=$(erl -noshell -eval 'io:format("~ts/usr/include", [code:root_dir()]), halt().')
     artefact=_build/native/$1.so
@@ -86,6 +86,7 @@ case ${1:-shipped} in
         build_and_install tokamak_test_engine _build/native/tokamak_test_engine.so
         build_and_install tokamak_test_nif _build/native/tokamak_test_nif.so
         build_c table_user
+        build_c clock_jump
         ;;
     report)
         build_and_install tokamak_bench_report _build/native/tokamak_bench_report
