@@ -264,7 +264,7 @@ pub fn resume<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'
     };
     let pending = handle.pending.lock().take();
     if let (Some(task), Some((entry, future)), true) = (&handle.task, pending, reference.is_ref()) {
-        task.set_reference(reference);
+        task.set_reference(env, reference);
         task.spawn(entry, future);
     }
     atoms::ok().encode(env)
@@ -331,7 +331,7 @@ fn try_call_async<'a>(
     match start(env, entry, args, &LazyCtx::of(&task)) {
         Ok(started) => {
             let handle = CallResource::new(env, Some(Arc::clone(&task)));
-            task.set_reference(handle.encode(env));
+            task.set_reference(env, handle.encode(env));
             launch(&task, entry, started);
             Ok(handle)
         }
@@ -354,7 +354,7 @@ fn async_eagerly<'a>(
             let task = Task::new(env, env.pid(), true, runtime.admit(1)?, ReplyTo::Nobody);
             ctx.attach(&task);
             let handle = CallResource::new(env, Some(Arc::clone(&task)));
-            task.set_reference(handle.encode(env));
+            task.set_reference(env, handle.encode(env));
             task.spawn(entry, future);
             Ok(handle)
         }

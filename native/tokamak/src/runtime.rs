@@ -267,9 +267,7 @@ impl Runtime {
             let _ = self.places.acquire_many(all).await;
         };
         // Too late is as good as idle: the rest is ended.
-        let _ = self
-            .handle
-            .block_on(async { tokio::time::timeout(drain, idle).await });
+        let _ = threads::block_on_within(drain, idle);
     }
 }
 

@@ -2,11 +2,11 @@
 //! A call in flight: who waits for it, and its one end.
 
 use crate::atoms;
-use crate::environment::{Envelope, on_scheduler, with_scratch};
+use crate::environment::{Envelope, Sender, on_scheduler, with_scratch};
 use crate::latency::{Label, Measured};
 use crate::operation::{Entry, ReplyFuture};
 use crate::owners::{self, Owner, Possession};
-use crate::reply::{OperationError, Reason, Reply, encode_reply};
+use crate::reply::{OperationError, Reason, Reply, encode_error, encode_reply};
 use crate::runtime::{Admission, Runtime};
 use crate::stream::Buffer;
 use crate::submit::LoopSink;
@@ -124,9 +124,15 @@ impl Task {
         self.caller == env.pid()
     }
 
-    /// Names the reference, or the handle, that the end is sent under.
-    pub fn set_reference(&self, reference: Term) {
-        self.live.lock().reply_to = Some(ReplyTo::Caller(Envelope::new(reference)));
+    /// Names the reference, or the handle, that the end is sent under. In a NIF call of the caller's.
+    pub fn set_reference(&self, env: Env, reference: Term) {
+        let reply_to = ReplyTo::Caller(Envelope::new(reference));
+        if self.set_reply_to(reply_to).is_some() {
+            Sender::Process(env).send(&self.caller, |env| {
+                let end = encode_error(env, &Reason::Shutdown);
+                (atoms::tokamak(), reference.in_env(env), end).encode(env)
+            });
+        }
     }
 
     /// Has the end of a call that runs come under another reference than its handle. Where it stands: `Running`
@@ -144,12 +150,28 @@ impl Task {
 
     /// Names what has to know how a pool's run ends.
     pub fn set_run(&self, run: Arc<dyn RunEnd>) {
-        self.live.lock().reply_to = Some(ReplyTo::Run(run));
+        if let Some(ReplyTo::Run(run)) = self.set_reply_to(ReplyTo::Run(run)) {
+            let caller = self.caller;
+            owners::on_janitor(move || run.end(&caller, Err(Reason::Shutdown)));
+        }
     }
 
     /// Names the loop that the end is an event of.
     pub fn set_sink(&self, sink: LoopSink) {
-        self.live.lock().reply_to = Some(ReplyTo::Loop(sink));
+        if let Some(ReplyTo::Loop(sink)) = self.set_reply_to(ReplyTo::Loop(sink)) {
+            sink.untie();
+        }
+    }
+
+    /// Gives it back where a stop has ended the call before, and told nobody. Kept then, it would keep the call and
+    /// the runtime for ever.
+    fn set_reply_to(&self, reply_to: ReplyTo) -> Option<ReplyTo> {
+        let mut live = self.live.lock();
+        if live.ended {
+            return Some(reply_to);
+        }
+        live.reply_to = Some(reply_to);
+        None
     }
 
     /// Runs a future as this call, within the operation's bound.

@@ -6,10 +6,12 @@
 use parking_lot::Mutex;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, sleep};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Builder, Thread, sleep};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Fails where the operating system cannot make so many threads now.
@@ -68,6 +70,33 @@ fn id() -> Option<String> {
     None
 }
 
+/// Runs a future on this thread, for so long at most. Without tokio's timers, which stand still while its workers
+/// are held.
+pub fn block_on_within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
+    let deadline = Instant::now().checked_add(time);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Some(output);
+        }
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return None,
+            Some(left) => thread::park_timeout(left),
+            None => thread::park(),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 /// Whether there was no thread the last time: then it is asked for one before tokio is.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
@@ -106,6 +135,18 @@ mod tests {
     #[test]
     fn threads_that_can_be_made_are_no_error() {
         assert!(probe(8).is_ok());
+    }
+
+    #[test]
+    fn a_future_gets_its_time() {
+        let ready = std::future::ready(7);
+        assert_eq!(block_on_within(Duration::ZERO, ready), Some(7));
+        let never = std::future::pending::<()>();
+        assert_eq!(block_on_within(Duration::from_millis(1), never), None);
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        thread::spawn(move || sender.send(7));
+        let received = block_on_within(Duration::from_secs(60), receiver);
+        assert_eq!(received, Some(Ok(7)));
     }
 
     #[tokio::test(flavor = "multi_thread")]
