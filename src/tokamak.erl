@@ -312,15 +312,26 @@ is_call(Ref) ->
 %% '''
 -spec await_many([reference()], timeout()) -> [result()].
 await_many(Refs, Timeout) ->
-    _ = check_calls(Refs, Timeout),
-    Deadline = tokamak_deadline:new(Timeout),
-    [await(Ref, tokamak_deadline:time_left(Deadline)) || Ref <- Refs].
+    case check_calls(Refs, Timeout) of
+        ok ->
+            Deadline = tokamak_deadline:new(Timeout),
+            [await(Ref, tokamak_deadline:time_left(Deadline)) || Ref <- Refs];
+        not_owner ->
+            ?NOT_OWNER([Refs, Timeout]);
+        error ->
+            ?BADARG([Refs, Timeout], [calls_in_flight, timeout])
+    end.
 
 check_calls(Refs, Timeout) ->
     case tokamak_error:options(#{calls => Refs, timeout => Timeout},
                                #{calls => calls_in_flight, timeout => timeout}) of
-        ok -> [?NOT_OWNER([Refs, Timeout]) || Ref <- Refs, state(Ref) =:= not_owner];
-        error -> ?BADARG([Refs, Timeout], [calls_in_flight, timeout])
+        ok ->
+            case lists:any(fun(Ref) -> state(Ref) =:= not_owner end, Refs) of
+                true -> not_owner;
+                false -> ok
+            end;
+        error ->
+            error
     end.
 
 %% @doc Waits for the first end among calls; the others go on. When none came within `Timeout' milliseconds,
@@ -335,8 +346,11 @@ check_calls(Refs, Timeout) ->
 %% '''
 -spec await_any([reference(), ...], timeout()) -> {reference(), result()} | {error, timeout}.
 await_any([_ | _] = Refs, Timeout) ->
-    _ = check_calls(Refs, Timeout),
-    await_first(Refs, maps:from_keys(Refs, true), tokamak_deadline:new(Timeout));
+    case check_calls(Refs, Timeout) of
+        ok -> await_first(Refs, maps:from_keys(Refs, true), tokamak_deadline:new(Timeout));
+        not_owner -> ?NOT_OWNER([Refs, Timeout]);
+        error -> ?BADARG([Refs, Timeout], [calls_in_flight, timeout])
+    end;
 await_any([], Timeout) ->
     ?EXPLAINED([[], Timeout], #{1 => "empty: there is no first end"});
 await_any(Refs, Timeout) ->

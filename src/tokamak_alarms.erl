@@ -75,14 +75,18 @@ init([]) ->
     {ok, lists:foldl(fun add/2, State, tokamak_engines:all())}.
 
 %% @private
--spec handle_call(set, gen_server:from(), #state{}) -> {reply, [alarm()], #state{}}.
+-spec handle_call(term(), gen_server:from(), #state{}) -> {reply, [alarm()] | {error, unknown}, #state{}}.
 handle_call(set, _From, State) ->
-    {reply, lists:sort(maps:keys(State#state.alarms)), State}.
+    {reply, lists:sort(maps:keys(State#state.alarms)), State};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown}, State}.
 
 %% @private
--spec handle_cast({watch, module()}, #state{}) -> {noreply, #state{}}.
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast({watch, Engine}, State) ->
-    {noreply, add(Engine, State)}.
+    {noreply, add(Engine, State)};
+handle_cast(_Request, State) ->
+    {noreply, State}.
 
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.

@@ -8,7 +8,7 @@
 -behaviour(gen_server).
 
 -export([start_link/0, ensure/1, all/0, known/0, stop_runtimes/0]).
--export([init/1, handle_call/3, handle_cast/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -105,11 +105,11 @@ with(Engine, Engines) ->
     Engines ++ ([Engine] -- Engines).
 
 %% @private
--spec handle_call({ensure, module()} | close, gen_server:from(), open | closed) ->
+-spec handle_call(term(), gen_server:from(), open | closed) ->
     {reply, ok | {error, term()}, open | closed}.
 handle_call({ensure, _Engine}, _From, closed) ->
     {reply, {error, shutdown}, closed};
-handle_call({ensure, Engine}, _From, open) ->
+handle_call({ensure, Engine}, _From, open) when is_atom(Engine) ->
     case is_engine(Engine) of
         true ->
             case start_runtime(Engine) of
@@ -120,11 +120,18 @@ handle_call({ensure, Engine}, _From, open) ->
             {reply, {error, unknown}, open}
     end;
 handle_call(close, _From, _State) ->
-    {reply, ok, closed}.
+    {reply, ok, closed};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown}, State}.
 
 %% @private
 -spec handle_cast(term(), State) -> {noreply, State}.
 handle_cast(_Request, State) ->
+    {noreply, State}.
+
+%% @private
+-spec handle_info(term(), State) -> {noreply, State}.
+handle_info(_Message, State) ->
     {noreply, State}.
 
 is_engine(Engine) ->

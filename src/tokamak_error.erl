@@ -6,7 +6,7 @@
 -include("tokamak_error.hrl").
 
 -export([format_error/2, options/2]).
--export_type([kind/0, option_kinds/0]).
+-export_type([kind/0, option_kinds/0, cause/0]).
 
 -type kind() ::
     loop
@@ -23,7 +23,7 @@
     | direction
     | backend
     | pid
-    | atom
+    | name
     | iodata
     | path
     | modes
@@ -64,6 +64,9 @@
 
 -type option_kinds() :: #{atom() => kind()}.
 
+-type cause() :: {badarg, [kind()]} | {explained, #{pos_integer() => unicode:chardata()}}.
+%% What each argument should have been, or the text for each that is wrong.
+
 -define(MAX_ID, 16#7FFFFFFFFFFFFFFF).
 %% A duration that every clock of the library holds: 2^48 ms are 8,900 years.
 -define(MAX_MILLISECONDS, 16#FFFFFFFFFFFF).
@@ -99,10 +102,10 @@ explanation({options, Kinds}, Options) when is_map(Options) ->
     case maps:keys(maps:without(maps:keys(Kinds), Options)) of
         [] ->
             Wrong = [Key || {Key, Kind} <- maps:to_list(Kinds), not is_option(Key, Kind, Options)],
-            [
+            lists:join("; ", [
                 io_lib:format("option ~p is ~s", [Key, describe(maps:get(Key, Kinds))])
              || Key <- lists:sort(Wrong)
-            ];
+            ]);
         Unknown ->
             Known = lists:join(", ", [atom_to_list(Key) || Key <- lists:sort(maps:keys(Kinds))]),
             io_lib:format("unknown option ~0p (known: ~s)", [hd(Unknown), Known])
@@ -124,7 +127,7 @@ describe(timer) -> "not a timer reference";
 describe(direction) -> "neither read nor write";
 describe(backend) -> "neither native nor select";
 describe(pid) -> "not a local pid";
-describe(atom) -> "not an atom";
+describe(name) -> "not an atom that a process can be registered by";
 describe(iodata) -> "not iodata";
 describe(path) -> "not a file name";
 describe(modes) -> "not a list of read, write, append, exclusive with read, write or append in it";
@@ -191,8 +194,8 @@ is(backend, Value) ->
     Value =:= native orelse Value =:= select;
 is(pid, Value) ->
     is_pid(Value) andalso node(Value) =:= node();
-is(atom, Value) ->
-    is_atom(Value);
+is(name, Value) ->
+    is_atom(Value) andalso Value =/= undefined;
 is(iodata, Value) ->
     try iolist_size(Value) of
         _ -> true

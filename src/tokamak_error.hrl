@@ -22,6 +22,11 @@
     ])
 ).
 
+%% What a check of arguments found wrong: see tokamak_error:cause().
+-define(WRONG(Args, Cause),
+    erlang:error(badarg, Args, [{error_info, #{module => tokamak_error, cause => Cause}}])
+).
+
 %% Guards: a time-out in milliseconds, and the id of a callback.
 -define(IS_TIMEOUT(Value),
     (Value =:= infinity orelse

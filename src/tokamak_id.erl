@@ -30,7 +30,7 @@ next() ->
 next(Count) when is_integer(Count), Count >= 1 ->
     case tokamak_nif:id_reserve(Count) of
         First when is_integer(First) -> First;
-        badarg -> ?BADARG([Count], [count])
+        badarg -> ?EXPLAINED([Count], #{1 => "more than there are left"})
     end;
 next(Count) ->
     ?BADARG([Count], [count]).

@@ -57,7 +57,7 @@
 %% (epoll, the default on Linux and only there) or `select' (the VM's own poll threads). `max_queue' (65536) bounds the events that
 %% wait, `max_timers' (1048576) the timers that are set; both are at most 16777216.
 
--define(OPTIONS, #{name => atom, backend => backend, max_queue => limit, max_timers => limit}).
+-define(OPTIONS, #{name => name, backend => backend, max_queue => limit, max_timers => limit}).
 -define(RAW_OPTIONS, #{backend => backend, max_queue => limit, max_timers => limit}).
 %% A flush looks through the mailbox; in a longer one a `ready' too many does no harm.
 -define(LONGEST_FLUSHED_MAILBOX, 1000).

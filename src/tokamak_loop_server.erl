@@ -13,6 +13,8 @@
 -export([start_link/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, handle_continue/2]).
 
+-include("tokamak_error.hrl").
+
 %% How many events a handler is sent before its mailbox is looked at, and how long that may be.
 -define(WINDOW, 1024).
 %% How soon a handler that lags is looked at again, in milliseconds; each time twice as long, up to the limit.
@@ -64,7 +66,7 @@ select_here(native, _Loop) -> ok.
     | {stop, normal, term(), #state{}}.
 handle_call(loop, _From, #state{loop = Loop} = State) ->
     {reply, Loop, State};
-handle_call({register, Id, Pid}, _From, State) ->
+handle_call({register, Id, Pid}, _From, State) when ?IS_CALLBACK_ID(Id), is_pid(Pid), node(Pid) =:= node() ->
     Reference = make_ref(),
     case tokamak_nif:loop_register(State#state.loop, Id, Pid, Reference) of
         ok ->
@@ -85,7 +87,9 @@ handle_call({unregister, Id}, _From, #state{handlers = Handlers, flows = Flows} 
             {reply, ok, State}
     end;
 handle_call(destroy, _From, #state{loop = Loop} = State) ->
-    {stop, normal, tokamak_nif:loop_close(Loop), State}.
+    {stop, normal, tokamak_nif:loop_close(Loop), State};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown}, State}.
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
@@ -96,14 +100,17 @@ handle_cast(_Request, State) ->
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {noreply, #state{}, {continue, dispatch}}.
 handle_info({tokamak, _Loop, ready}, State) ->
     {noreply, State, {continue, dispatch}};
-handle_info({select, Fd, undefined, Ready}, State) ->
-    ok = tokamak_nif:loop_selected(Fd, direction(Ready)),
+handle_info({select, Fd, undefined, ready_input}, State) ->
+    _ = tokamak_nif:loop_selected(Fd, read),
+    {noreply, State};
+handle_info({select, Fd, undefined, ready_output}, State) ->
+    _ = tokamak_nif:loop_selected(Fd, write),
     {noreply, State};
 handle_info({caught_up, Pid}, State) ->
     {noreply, release(Pid, State)};
-handle_info({'DOWN', _Monitor, process, Pid, _Reason}, #state{flows = Flows} = State) ->
+handle_info({'DOWN', Monitor, process, Pid, _Reason}, #state{flows = Flows} = State) ->
     case Flows of
-        #{Pid := #flow{ids = Ids}} ->
+        #{Pid := #flow{monitor = Monitor, ids = Ids}} ->
             _ = [tokamak_nif:loop_unregister(State#state.loop, Id) || Id <- maps:keys(Ids)],
             {noreply, lists:foldl(fun forget/2, State, maps:keys(Ids))};
         _ ->
@@ -111,9 +118,6 @@ handle_info({'DOWN', _Monitor, process, Pid, _Reason}, #state{flows = Flows} = S
     end;
 handle_info(_Message, State) ->
     {noreply, State}.
-
-direction(ready_input) -> read;
-direction(ready_output) -> write.
 
 %% @private
 -spec handle_continue(dispatch, #state{}) ->

@@ -13,7 +13,7 @@
 %% <dt>`fun((Item) -> {ok, Result, [Child]} | {error, Reason})'</dt><dd>runs in worker processes.</dd>
 %% </dl>
 %% An item's error is its result. Besides what handlers return: `{panic, Text}' of an operation, `{badarg,
-%% Index, Expected}' when it takes no such item, `{crash, {Class, Reason, Stacktrace}}' of a function,
+%% Text}' when it takes no such item, `{crash, {Class, Reason, Stacktrace}}' of a function,
 %% `{bad_return, _}' when what was returned is something else.
 %%
 %% Options:
@@ -89,7 +89,12 @@
 %% '''
 -spec run(handler(), [item()], options()) -> {ok, [result()], stats()} | {error, term()}.
 run(Handler, Seeds, Options) ->
-    check(Handler, Seeds, Options, [Handler, Seeds, Options], [handler, list]),
+    case check(Handler, Seeds, Options, [handler, list]) of
+        ok -> run_all(Handler, Seeds, Options);
+        Wrong -> ?WRONG([Handler, Seeds, Options], Wrong)
+    end.
+
+run_all(Handler, Seeds, Options) ->
     Collect = fun(Results, Batches) -> [Results | Batches] end,
     case fold_batches(Handler, Seeds, Collect, [], Options) of
         {ok, Batches, Stats} -> {ok, lists:append(lists:reverse(Batches)), Stats};
@@ -108,10 +113,13 @@ run(Handler, Seeds, Options) ->
 -spec fold(handler(), [item()], fun((result(), Acc) -> Acc), Acc, options()) ->
     {ok, Acc, stats()} | {error, term()}.
 fold(Handler, Seeds, Fun, Acc, Options) when is_function(Fun, 2) ->
-    Args = [Handler, Seeds, Fun, Acc, Options],
-    check(Handler, Seeds, Options, Args, [handler, list, function, term]),
-    FoldBatch = fun(Results, Before) -> lists:foldl(Fun, Before, Results) end,
-    fold_batches(Handler, Seeds, FoldBatch, Acc, Options);
+    case check(Handler, Seeds, Options, [handler, list, function, term]) of
+        ok ->
+            FoldBatch = fun(Results, Before) -> lists:foldl(Fun, Before, Results) end,
+            fold_batches(Handler, Seeds, FoldBatch, Acc, Options);
+        Wrong ->
+            ?WRONG([Handler, Seeds, Fun, Acc, Options], Wrong)
+    end;
 fold(Handler, Seeds, Fun, Acc, Options) ->
     ?BADARG([Handler, Seeds, Fun, Acc, Options], [handler, list, function, term, {options, ?OPTIONS}]).
 
@@ -132,11 +140,23 @@ fold(Handler, Seeds, Fun, Acc, Options) ->
 %% '''
 -spec start(handler(), [item()], options()) -> Ref :: reference().
 start(Handler, Seeds, Options) ->
-    check(Handler, Seeds, Options, [Handler, Seeds, Options], [handler, list]),
+    case check(Handler, Seeds, Options, [handler, list]) of
+        ok -> start_all(Handler, Seeds, Options);
+        Wrong -> ?WRONG([Handler, Seeds, Options], Wrong)
+    end.
+
+start_all(Handler, Seeds, Options) ->
     {Ref, _Run} = begin_run(Handler, Options, undefined),
-    %% A run that ended takes no seeds, and says so by itself.
-    _ = add_all(Ref, Seeds),
-    Ref.
+    try
+        %% A run that ended takes no seeds, and says so by itself.
+        _ = add_all(Ref, Seeds),
+        Ref
+    catch
+        %% A key function that crashes: nobody would know of the run.
+        Class:Reason:Stack ->
+            ok = cancel(Ref),
+            erlang:raise(Class, Reason, Stack)
+    end.
 
 %% @doc Lets `N' more batches of results come. The owner's only. Without it at most `window' batches come, and then the
 %% workers wait. The example is that of {@link start/3}.
@@ -145,17 +165,15 @@ ack(Ref, N) when is_reference(Ref), is_integer(N), N >= 1, N =< 16#7FFFFFFF ->
     case tokamak_pool_spread:find(Ref) of
         {ok, Coordinator, Owner} when Owner =:= self() -> tokamak_pool_spread:ack(Coordinator, N);
         {ok, _, _} -> ?NOT_OWNER([Ref, N]);
-        error -> ack_native(Ref, N)
+        error ->
+            case in_pool(Ref, fun(Engine) -> Engine:op_pool_ack(Ref, N) end) of
+                ok -> ok;
+                not_owner -> ?NOT_OWNER([Ref, N]);
+                badarg -> ?BADARG([Ref, N], [pool, size])
+            end
     end;
 ack(Ref, N) ->
     ?BADARG([Ref, N], [pool, size]).
-
-ack_native(Ref, N) ->
-    case in_pool(Ref, fun(Engine) -> Engine:op_pool_ack(Ref, N) end) of
-        ok -> ok;
-        not_owner -> ?NOT_OWNER([Ref, N]);
-        badarg -> ?BADARG([Ref, N], [pool, size])
-    end.
 
 %% @doc Adds items to a run, from any process of the node. Not all or nothing: of a long list a run that
 %% closes meanwhile has taken a part. Items whose key was seen are counted as duplicates. The queue of items has no
@@ -229,21 +247,22 @@ is_pool(Ref) ->
 
 %%% Arguments
 
-check(Handler, Seeds, Options, Args, Kinds) ->
+%% What is wrong with the arguments of a function, whose kinds but that of the options are given.
+check(Handler, Seeds, Options, Kinds) ->
     Known = options_of(Handler),
     Checked = #{handler => Handler, seeds => Seeds, options => Options},
     Wanted = #{handler => handler, seeds => list, options => {options, Known}},
     case tokamak_error:options(Checked, Wanted) of
-        ok -> check_together(Options, Args);
-        error -> ?BADARG(Args, Kinds ++ [{options, Known}])
+        ok -> check_together(Options, length(Kinds) + 1);
+        error -> {badarg, Kinds ++ [{options, Known}]}
     end.
 
 options_of({op, _}) -> ?NATIVE_OPTIONS;
 options_of(_) -> ?OPTIONS.
 
-check_together(#{nodes := _, max_items := _}, Args) ->
-    ?EXPLAINED(Args, #{length(Args) => "max_items is not for a run of several nodes"});
-check_together(_Options, _Args) ->
+check_together(#{nodes := _, max_items := _}, Position) ->
+    {explained, #{Position => "max_items is not for a run of several nodes"}};
+check_together(_Options, _Position) ->
     ok.
 
 %%% Runs

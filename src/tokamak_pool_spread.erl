@@ -135,14 +135,18 @@ handle_call({add, {Keyed, Items}}, _From, State) ->
     Homes = by_home(Items, Keyed, tuple_size(State#state.agents)),
     {reply, ok, dispatch(Homes, State)};
 handle_call(cancel, _From, State) ->
-    {stop, normal, ok, State}.
+    {stop, normal, ok, State};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown}, State}.
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
 handle_cast({ack, Count}, #state{unacknowledged = Unacknowledged} = State) ->
     {noreply, State#state{unacknowledged = acknowledge(Count, Unacknowledged)}};
 handle_cast(close, State) ->
-    continue(State#state{open = false}).
+    continue(State#state{open = false});
+handle_cast(_Request, State) ->
+    {noreply, State}.
 
 acknowledge(0, Unacknowledged) ->
     Unacknowledged;
@@ -170,8 +174,8 @@ handle_info(timeout, State) ->
     finish({error, timeout}, State);
 handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
     {stop, normal, State};
-handle_info({'DOWN', _, process, Agent, Reason}, State) ->
-    finish({error, lost(maps:get(Agent, State#state.nodes), Reason)}, State);
+handle_info({'DOWN', _, process, Agent, Reason}, #state{nodes = Nodes} = State) when is_map_key(Agent, Nodes) ->
+    finish({error, lost(maps:get(Agent, Nodes), Reason)}, State);
 handle_info(_Message, State) ->
     {noreply, State}.
 

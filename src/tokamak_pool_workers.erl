@@ -47,9 +47,11 @@ handle_call(_Request, _From, State) ->
     {reply, {error, unknown}, State}.
 
 %% @private
--spec handle_cast({serve, reference()}, #state{}) -> {noreply, #state{}}.
-handle_cast({serve, Run}, #state{count = Count} = State) ->
-    {noreply, lists:foldl(fun start_worker/2, State#state{run = Run}, lists:seq(1, Count))}.
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast({serve, Run}, #state{count = Count, run = undefined} = State) ->
+    {noreply, lists:foldl(fun start_worker/2, State#state{run = Run}, lists:seq(1, Count))};
+handle_cast(_Request, State) ->
+    {noreply, State}.
 
 start_worker(Number, #state{workers = Workers} = State) ->
     #state{run = Run, ref = Ref, handler = Handler, key = Key, cut = Cut} = State,

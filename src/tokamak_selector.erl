@@ -24,11 +24,13 @@ init(Loop) ->
 forward(Loop) ->
     receive
         {select, Fd, undefined, ready_input} ->
-            ok = tokamak_nif:loop_selected(Fd, read),
+            _ = tokamak_nif:loop_selected(Fd, read),
             forward(Loop);
         {select, Fd, undefined, ready_output} ->
-            ok = tokamak_nif:loop_selected(Fd, write),
+            _ = tokamak_nif:loop_selected(Fd, write),
             forward(Loop);
         {tokamak, Loop, closed} ->
-            ok
+            ok;
+        _ ->
+            forward(Loop)
     end.

@@ -83,6 +83,10 @@ the_error_is_that_of_the_function_that_was_called() ->
     [
         ?assertEqual({tokamak, Function, [Op, [x, y]]}, Raised(Function, [Op, [x, y]]))
      || {Function, Op} <- [{call, sleep}, {cast, sleep}, {async, sleep}, {stream, count}, {open, op(sums)}]
+    ],
+    [
+        ?assertEqual({tokamak, Function, [[make_ref], 1]}, Raised(Function, [[make_ref], 1]))
+     || Function <- [await_many, await_any]
     ].
 
 an_unknown_option_is_named_and_a_wrong_value_explained() ->

@@ -23,7 +23,7 @@ wrong(Loop, Raw, Fd) ->
     NotLoops = [Fd | Others],
     NotFds = [Loop | Others],
     lists:append([
-        [{tokamak_id, next, [N], [1]} || N <- [0, -1, one, 1.5, 1 bsl 64]],
+        [{tokamak_id, next, [N], [1]} || N <- [0, -1, one, 1.5, 1 bsl 64, 1 bsl 63 - 1]],
         [{tokamak_loop, F, [L], [1]} || F <- [destroy, info, drain], L <- NotLoops],
         [{tokamak_loop, F, [O], [1]} || F <- [new, open], O <- [[], atom, <<>>, 1]],
         [{tokamak_loop, poll, [L, 0], [1]} || L <- NotLoops],
@@ -148,7 +148,11 @@ wrong_options() ->
      || {Key, Value, Expected} <- Wrong, F <- [new, open]
     ],
     #{1 := Name} = explanation(tokamak_loop, new, [#{name => "name"}]),
-    ?assertMatch({match, _}, re:run(lists:flatten(Name), "name is not an atom")),
+    ?assertMatch({match, _}, re:run(lists:flatten(Name), "name is not an atom that")),
+    #{1 := Undefined} = explanation(tokamak_loop, new, [#{name => undefined}]),
+    ?assertMatch({match, _}, re:run(lists:flatten(Undefined), "name is not an atom that")),
+    #{1 := Two} = explanation(tokamak_loop, new, [#{max_queue => 0, backend => epoll}]),
+    ?assertMatch({match, _}, re:run(lists:flatten(Two), "nor select; option max_queue is")),
     #{1 := Unknown} = explanation(tokamak_loop, open, [#{name => name}]),
     ?assertMatch({match, _}, re:run(lists:flatten(Unknown), "unknown option name")).
 

@@ -24,7 +24,9 @@ pool_test_() ->
         fun a_fold_whose_function_fails_leaves_nothing/0,
         fun two_hundred_thousand_seeds_are_taken/0,
         fun a_star_has_its_million_children/0,
+        fun a_key_function_that_fails_leaves_no_run/0,
         fun wrong_arguments_are_explained/0,
+        fun wrong_arguments_raise_from_the_function_that_was_called/0,
         fun the_death_of_the_owner_ends_a_run/0,
         fun a_run_ends_with_the_application/0
     ]).
@@ -98,7 +100,7 @@ an_items_error_is_its_result() ->
 
 wrong_items_and_wrong_returns_are_errors_of_the_item() ->
     ?assertMatch(
-        {ok, [{a, {error, {badarg, 1, _}}}], _}, tokamak_pool:run({op, op(tree)}, [a], #{})
+        {ok, [{a, {error, {badarg, "the item is not a " ++ _}}}], _}, tokamak_pool:run({op, op(tree)}, [a], #{})
     ),
     ?assertMatch(
         {ok, [{a, {error, {bad_return, _}}}], #{failed := 1}}, tokamak_pool:run({op, echo}, [a], #{})
@@ -128,7 +130,10 @@ an_unknown_operation_and_a_stream_cannot_be_run() ->
     ?assertEqual({error, {unknown_operation, none}}, tokamak_pool:run({op, none}, [1], #{})),
     ?assertEqual({error, {unknown_operation, {none, none}}}, tokamak_pool:run({op, {none, none}}, [1], #{})),
     ?assertEqual({error, {wrong_kind, stream}}, tokamak_pool:run({op, count}, [1], #{})),
-    ?assertMatch({error, {badarg, 0, _}}, tokamak_pool:run({op, hash_file}, [1], #{})).
+    NotOfOne = {badarg, "not an operation of one argument"},
+    ?assertEqual({error, NotOfOne}, tokamak_pool:run({op, hash_file}, [1], #{})),
+    Ref = tokamak_pool:start({op, hash_file}, [1], #{}),
+    ?assertEqual({error, NotOfOne}, receive {tokamak, Ref, End} -> End after 5000 -> none end).
 
 fold_folds_results() ->
     Sum = fun({_Item, {ok, Result}}, Acc) -> Acc + Result end,
@@ -164,6 +169,39 @@ wrong_arguments_are_explained() ->
     ?assertMatch(#{1 := _}, explanation(fun() -> tokamak_pool:add(make_ref(), []) end)),
     ?assertMatch(#{1 := _}, explanation(fun() -> tokamak_pool:close(make_ref()) end)),
     ?assertMatch(#{1 := _}, explanation(fun() -> tokamak_pool:cancel(make_ref()) end)).
+
+a_key_function_that_fails_leaves_no_run() ->
+    Key = fun(1) -> error(no_key); (Item) -> Item end,
+    Handler = fun(Item) -> {ok, Item, []} end,
+    [
+        begin
+            ?assertError(no_key, Start(Handler, [2, 1], maps:merge(#{key => Key}, Options))),
+            until(fun() -> in_flight() =:= 0 end),
+            ?assertEqual([], supervisor:which_children(tokamak_pool_sup)),
+            ?assertEqual({messages, []}, process_info(self(), messages))
+        end
+     || Start <- [fun tokamak_pool:start/3, fun tokamak_pool:run/3], Options <- [#{}, #{nodes => [node()]}]
+    ].
+
+wrong_arguments_raise_from_the_function_that_was_called() ->
+    Fun = fun(_Result, Acc) -> Acc end,
+    Calls = [
+        {run, [none, [], #{}]},
+        {run, [{op, echo}, [], #{nodes => [node()], max_items => 1}]},
+        {start, [{op, echo}, x, #{}]},
+        {fold, [{op, echo}, x, Fun, 0, #{}]},
+        {fold, [{op, echo}, [], none, 0, #{}]},
+        {ack, [make_ref(), 1]},
+        {add, [make_ref(), []]}
+    ],
+    [
+        try apply(tokamak_pool, Function, Args) of
+            Result -> error({no_badarg, Result})
+        catch
+            error:badarg:Stack -> ?assertMatch([{tokamak_pool, Function, Args, _} | _], Stack)
+        end
+     || {Function, Args} <- Calls
+    ].
 
 the_death_of_the_owner_ends_a_run() ->
     Self = self(),

@@ -9,7 +9,7 @@ use crate::operation::BadArgument;
 use crate::pool::{
     Feed, Handler, Item, Next, OperationHandler, Reference, Run, Totals, take_apart,
 };
-use crate::reply::Reason;
+use crate::reply::{Reason, encode_error};
 use crate::runtime::Refusal;
 use crate::task::{ReplyTo, Task};
 use rustler::{Atom, Encoder, Env, LocalPid, Resource, ResourceArc, Term};
@@ -98,7 +98,7 @@ pub fn start<'a>(
                 handle.encode(env)
             };
             let end = match not {
-                NotMade::BadArgument(wrong) => (atoms::error(), wrong).encode(env),
+                NotMade::BadArgument(wrong) => encode_error(env, &Reason::BadArgument(wrong)),
                 not => not.encode(env),
             };
             Sender::Process(env).send(&env.pid(), |env| {

@@ -48,7 +48,7 @@ pub enum Reason {
     Cancelled,
     /// It took longer than it was given.
     Timeout,
-    /// `{badarg, Index, Expected}`: an argument that could be looked at only late.
+    /// `{badarg, Text}`: an operation that a pool cannot run, or an item that its operation does not take.
     BadArgument(BadArgument),
     /// Any other term.
     Term(Arc<SavedTerm>),
@@ -90,10 +90,23 @@ impl Encoder for Reason {
             Self::Shutdown => atoms::shutdown().encode(env),
             Self::Cancelled => atoms::cancelled().encode(env),
             Self::Timeout => atoms::timeout().encode(env),
-            Self::BadArgument(wrong) => wrong.encode(env),
+            Self::BadArgument(wrong) => (atoms::badarg(), characters(&explain(wrong))).encode(env),
             Self::Term(term) => term.load(env),
         }
     }
+}
+
+/// What is wrong with an operation of one argument, or with the argument.
+fn explain(BadArgument { index, expected }: &BadArgument) -> String {
+    match index {
+        0 => format!("not {expected}"),
+        _ => format!("the item is not a {expected}"),
+    }
+}
+
+/// A string, as the other explanations of wrong arguments are.
+fn characters(text: &str) -> Vec<u32> {
+    text.chars().map(u32::from).collect()
 }
 
 /// An operation as its caller named it: `Name`, or `{Engine, Name}`.
