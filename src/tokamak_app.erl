@@ -31,6 +31,7 @@ started(ignore) ->
 -spec prep_stop(term()) -> term().
 prep_stop(State) ->
     ok = tokamak_engines:stop_runtimes(),
+    ok = tokamak_remote:shut_down(),
     State.
 
 %% @private Raw loops belong to processes that live on: they are closed here.

@@ -8,7 +8,7 @@
 -module(tokamak_remote).
 
 -export([node_for/2]).
--export([create_table/0, call/4, async/4, helper_of/1, await/3, stop/2]).
+-export([create_table/0, shut_down/0, call/4, async/4, helper_of/1, await/3, stop/2]).
 -export([stream/4, is_stream/1, next/2, close/1]).
 -export([serve_call/4, serve_stream/5]).
 
@@ -124,15 +124,29 @@ create_table() ->
 async(Ref, Node, Op, Args) ->
     Caller = self(),
     Helper = spawn(fun() -> helper(Caller, Ref, Node, Op, Args) end),
-    try ets:insert(?TABLE, {Ref, Helper}) of
-        true ->
+    try ets:insert(?TABLE, {Ref, Helper}) andalso ets:member(?TABLE, closed) of
+        false ->
             Helper ! go,
-            ok
+            ok;
+        true ->
+            %% Its end may have been sent already.
+            _ = stop(Helper, Ref),
+            {error, shutdown}
     catch
         error:badarg ->
             exit(Helper, kill),
             {error, shutdown}
     end.
+
+%% @doc Ends all asynchronous calls, when the application stops: none is in the table when that goes. So who awaits one
+%% finds its end, whenever that is.
+-spec shut_down() -> ok.
+shut_down() ->
+    true = ets:insert(?TABLE, {closed, self()}),
+    Helpers = [Helper || {Ref, Helper} <- ets:tab2list(?TABLE), Ref =/= closed],
+    Monitors = [monitor(process, Helper) || Helper <- Helpers],
+    _ = [Helper ! shutdown || Helper <- Helpers],
+    lists:foreach(fun(Monitor) -> receive {'DOWN', Monitor, process, _, _} -> ok end end, Monitors).
 
 %% It ends with its caller, and with the application, with which its table goes.
 helper(Caller, Ref, Node, Op, Args) ->
@@ -140,6 +154,7 @@ helper(Caller, Ref, Node, Op, Args) ->
     Application = monitor(process, tokamak_sup),
     receive
         go -> await_proxy(Caller, Ref, {CallerMonitor, Application}, Node, [Op, Args]);
+        shutdown -> Caller ! {tokamak, Ref, {error, shutdown}};
         {'DOWN', CallerMonitor, process, Caller, _Reason} -> ok
     end,
     forget(Ref).
@@ -152,6 +167,9 @@ await_proxy(Caller, Ref, {CallerMonitor, Application}, Node, OpArgs) ->
             Caller ! {tokamak, Ref, End};
         {'DOWN', Monitor, process, Proxy, Reason} ->
             Caller ! {tokamak, Ref, lost(Alias, Reason)};
+        shutdown ->
+            Caller ! {tokamak, Ref, {error, shutdown}};
+        %% It was killed.
         {'DOWN', Application, process, _, _Reason} ->
             Caller ! {tokamak, Ref, {error, shutdown}};
         {'DOWN', CallerMonitor, process, Caller, _Reason} ->

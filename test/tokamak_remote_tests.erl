@@ -21,7 +21,8 @@ remote_test_() ->
                 {"a stream is produced on credit", fun credit/1},
                 {"a closed stream is cancelled over there", fun close/1},
                 {"a node that is not there is nodedown", fun no_node/1},
-                {"asynchronous calls end with the application", fun stopped/1}
+                {"asynchronous calls end with the application", fun stopped/1},
+                {"who awaits a call while the application stops is told so", fun awaited_while_stopping/1}
             ]
         ]
     end}.
@@ -163,6 +164,27 @@ stopped(Node) ->
     tokamak_test:wait_until(fun() -> erlang:system_info(process_count) =< Before end),
     ok = application:start(tokamak),
     nothing_left().
+
+awaited_while_stopping(Node) ->
+    Ref = tokamak:async(sleep, [60000], #{node => Node}),
+    tokamak_test:wait_until(fun() -> in_flight(Node) =:= 1 end),
+    {ok, Helper} = tokamak_remote:helper_of(Ref),
+    true = erlang:suspend_process(Helper),
+    {Stopper, Monitor} = spawn_monitor(fun() -> tokamak_test:quietly(fun() -> application:stop(tokamak) end) end),
+    tokamak_test:wait_until(fun() -> not is_process_alive(Stopper) orelse is_asked_to_end(Helper) end),
+    %% As long as the call has no end it is known.
+    ?assertEqual({ok, Helper}, tokamak_remote:helper_of(Ref)),
+    true = erlang:resume_process(Helper),
+    ?assertEqual({error, shutdown}, tokamak:await(Ref)),
+    receive {'DOWN', Monitor, process, Stopper, _} -> ok end,
+    ?assertEqual({error, closed}, tokamak:await(Ref)),
+    idle(Node),
+    ok = application:start(tokamak),
+    nothing_left().
+
+is_asked_to_end(Helper) ->
+    {messages, Messages} = process_info(Helper, messages),
+    lists:member(shutdown, Messages).
 
 lost_node() ->
     Setup = {Peer, Node} = start(),
