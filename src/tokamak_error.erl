@@ -152,7 +152,7 @@ describe(nodes) -> "not a list of nodes, at least one and each once, or not with
 describe(units) -> "not an integer from 0 to 2^64-1";
 describe(subscription) -> "not the reference of a subscription";
 describe(argv) -> "not a list of a program and its arguments, binaries or strings without NUL";
-describe(environment) -> "not a list of {Name, Value | false}, binaries or strings without NUL";
+describe(environment) -> "not a list of {Name, Value | false} or a map, of binaries or strings without NUL";
 describe(boolean) -> "neither true nor false";
 describe(input) -> "neither pipe nor null";
 describe(output) -> "neither stream, merge, null nor {file, Path}";

@@ -29,7 +29,7 @@
 -include("tokamak_error.hrl").
 -include_lib("kernel/include/logger.hrl").
 
--export_type([subprocess/0, status/0, options/0, run_options/0, argument/0, output/0, signal/0]).
+-export_type([subprocess/0, status/0, options/0, run_options/0, argument/0, environment/0, output/0, signal/0]).
 
 -opaque subprocess() :: reference().
 -type argument() :: binary() | string().
@@ -38,9 +38,10 @@
 -type output() :: stream | merge | null | {file, file:name_all()}.
 %% `stream': given to the owner. `merge': where the other one goes. `{file, Path}': created or emptied; a
 %% relative path starts from the child's directory.
+-type environment() :: [{argument(), argument() | false}] | #{argument() => argument() | false}.
 -type options() :: #{
     cd => file:name_all(),
-    env => [{argument(), argument() | false}],
+    env => environment(),
     clear_env => boolean(),
     stdin => pipe | null,
     stdout => output(),
@@ -54,7 +55,7 @@
     stdin => iodata(),
     timeout => timeout(),
     cd => file:name_all(),
-    env => [{argument(), argument() | false}],
+    env => environment(),
     clear_env => boolean(),
     stdout => output(),
     stderr => output(),

@@ -58,6 +58,8 @@ environment(Changes) when is_list(Changes) ->
     catch
         error:_ -> error
     end;
+environment(Changes) when is_map(Changes) ->
+    environment(maps:to_list(Changes));
 environment(_) ->
     error.
 

@@ -37,6 +37,7 @@ all_explain(Explanation, Calls) ->
 a_wrong_argument_is_named_with_the_type_that_was_expected() ->
     all_explain(#{2 => "its element 1 is not a u64"}, ?CALLS(sleep, [-1])),
     all_explain(#{2 => "its element 2 is not a u64"}, ?CALLS(op(later), [any, "2"])),
+    all_explain(#{2 => "its element 2 is not a PathOrAlgorithm"}, ?CALLS(hash_file, ["/etc/hosts", md5])),
     all_explain(#{2 => "its element 1 is not a String"}, ?CALLS(op(panics), [[a]])),
     all_explain(#{2 => "its element 2 is not a u64"}, [fun() -> tokamak:stream(count, [1, 1.0]) end]),
     all_explain(#{2 => "its element 1 is not a i64"}, [fun() -> tokamak:open(op(sums), [1 bsl 63]) end]).

@@ -165,6 +165,8 @@ directory_and_environment() ->
         {ok, #{stdout := <<"A=1\n">>}},
         ?s:run(["/usr/bin/env"], #{clear_env => true, env => [{"A", "1"}, {<<"B">>, "2"}, {"B", false}]})
     ),
+    AsMap = #{<<"A">> => <<"1">>, "B" => "2", "PWD" => false},
+    ?assertMatch({ok, #{stdout := <<"A=1\nB=2\n">>}}, ?s:run(["/usr/bin/env"], #{clear_env => true, env => AsMap})),
     {ok, #{stdout := Out}} = ?s:run(["env"], #{env => [{"TOKAMAK_TEST", <<"x y">>}]}),
     ?assertNotEqual(nomatch, binary:match(Out, <<"TOKAMAK_TEST=x y\n">>)),
     ?assertNotEqual(nomatch, binary:match(Out, <<"PATH=">>)).
@@ -267,7 +269,7 @@ misuse() ->
                 fun() -> ?s:start(["true"], #{foo => 1}) end},
             {#{2 => "option stdout is neither stream, merge, null nor {file, Path}"},
                 fun() -> ?s:start(["true"], #{stdout => pipe}) end},
-            {#{2 => "option env is not a list of {Name, Value | false}, binaries or strings without NUL"},
+            {#{2 => "option env is not a list of {Name, Value | false} or a map, of binaries or strings without NUL"},
                 fun() -> ?s:run(["true"], #{env => [{"A=B", "1"}]}) end},
             {#{2 => "stdout and stderr cannot both be merge"},
                 fun() -> ?s:run(["true"], #{stdout => merge, stderr => merge}) end},

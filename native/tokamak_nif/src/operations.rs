@@ -51,12 +51,12 @@ enum Algorithm {
 }
 
 /// What to hash, and how: `[Path, Algorithm]`, in either order.
-enum HashArgument {
+enum PathOrAlgorithm {
     Path(PathBuf),
     Algorithm(Algorithm),
 }
 
-impl<'a> Decoder<'a> for HashArgument {
+impl<'a> Decoder<'a> for PathOrAlgorithm {
     fn decode(term: Term<'a>) -> NifResult<Self> {
         match term.decode() {
             Ok(algorithm) => Ok(Self::Algorithm(algorithm)),
@@ -67,10 +67,10 @@ impl<'a> Decoder<'a> for HashArgument {
 
 /// The digest of a file in hexadecimal.
 #[tokamak::op(blocking)]
-fn hash_file(ctx: Ctx, path: HashArgument, algorithm: HashArgument) -> io::Result<String> {
+fn hash_file(ctx: Ctx, path: PathOrAlgorithm, algorithm: PathOrAlgorithm) -> io::Result<String> {
     match (path, algorithm) {
-        (HashArgument::Path(path), HashArgument::Algorithm(algorithm))
-        | (HashArgument::Algorithm(algorithm), HashArgument::Path(path)) => {
+        (PathOrAlgorithm::Path(path), PathOrAlgorithm::Algorithm(algorithm))
+        | (PathOrAlgorithm::Algorithm(algorithm), PathOrAlgorithm::Path(path)) => {
             hash(&ctx, File::open(path)?, algorithm)
         }
         _ => Err(io::Error::from_raw_os_error(
