@@ -147,13 +147,18 @@ destroy(Loop) ->
             case tokamak_nif:loop_close(Loop) of
                 not_owner -> ?NOT_OWNER([Loop]);
                 ok -> flush(Loop);
-                Result -> Result
+                {error, closed} -> closed(Loop)
             end;
         badarg ->
             ?BADARG([Loop], [loop]);
-        {error, closed} = Error ->
-            Error
+        {error, closed} ->
+            closed(Loop)
     end.
+
+%% The owner of a raw loop was told when something else closed it.
+closed(Loop) ->
+    flush_ready(Loop),
+    {error, closed}.
 
 %% @doc Shows a loop's options and counters: `queued' events, `timers' set, descriptors watched by `readers'
 %% and `writers', `handlers'; and since its start: events `pushed' and `drained', `wakes' sent, descriptor

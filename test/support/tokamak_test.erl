@@ -345,7 +345,8 @@ clock() ->
 
 %% @doc Runs a function with a directory that is there as long as it runs.
 with_directory(Fun) ->
-    Name = io_lib:format("tokamak_~s_~b", [os:getpid(), erlang:unique_integer([positive])]),
+    %% With the time: in namespaces of their own, VMs have the same number.
+    Name = io_lib:format("tokamak_~s_~b_~b", [os:getpid(), erlang:system_time(), erlang:unique_integer([positive])]),
     Temporary = os:getenv("TMPDIR", "/tmp"),
     Directory = filename:join(Temporary, lists:flatten(Name)),
     ok = file:make_dir(Directory),

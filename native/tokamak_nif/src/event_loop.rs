@@ -168,6 +168,15 @@ impl EventLoop {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Whether it is closed, for a process that then expects nothing more of it: its owner has been told.
+    pub fn is_closed_and_told(&self) -> bool {
+        let closed = self.is_closed();
+        if closed {
+            drop(self.handle.lock());
+        }
+        closed
+    }
+
     pub fn is_raw(&self) -> bool {
         self.options.kind == Kind::Raw
     }
@@ -255,11 +264,15 @@ impl EventLoop {
         // Held while it is sent: the end takes the handle away, and nothing comes after it.
         let handle = self.handle.lock();
         if let Some(handle) = &*handle {
-            self.wakes.sending();
-            sender.send(&self.owner, |env| {
-                (atoms::tokamak(), handle.load(env), atoms::ready()).encode(env)
-            });
+            self.send_ready(sender, handle);
         }
+    }
+
+    fn send_ready(&self, sender: Sender, handle: &SavedTerm) {
+        self.wakes.sending();
+        sender.send(&self.owner, |env| {
+            (atoms::tokamak(), handle.load(env), atoms::ready()).encode(env)
+        });
     }
 
     /// Ends the wait of a poller, if one waits.
@@ -428,12 +441,8 @@ impl EventLoop {
     }
 
     fn end(&self, sender: Sender, tell_owner: bool) -> bool {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if !self.mark_closed(sender, tell_owner) {
             return false;
-        }
-        if tell_owner && self.is_raw() {
-            // Not before it is closed: the owner drains once, and finds it so.
-            self.wake_owner(sender);
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);
         self.queue.close();
@@ -457,6 +466,20 @@ impl EventLoop {
             self.queue.release(1);
         }
         stats::loop_ended(self);
+        true
+    }
+
+    /// `false` when it was closed before; then its owner has been told.
+    fn mark_closed(&self, sender: Sender, tell_owner: bool) -> bool {
+        // Held until the owner is told: whoever destroys the loop meanwhile gets nothing afterwards.
+        let handle = self.handle.lock();
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        if let (true, true, Some(handle)) = (tell_owner, self.is_raw(), &*handle) {
+            // Not before it is closed: the owner drains once, and finds it so.
+            self.send_ready(sender, handle);
+        }
         true
     }
 

@@ -33,7 +33,7 @@ fn error<'a>(env: Env<'a>, reason: Atom) -> Term<'a> {
 fn with_loop<'a>(handle: Term<'a>, run: impl FnOnce(&Arc<EventLoop>) -> Term<'a>) -> Term<'a> {
     let env = handle.get_env();
     match HANDLES.get(handle) {
-        Some(event_loop) if event_loop.is_closed() => error(env, atoms::closed()),
+        Some(event_loop) if event_loop.is_closed_and_told() => error(env, atoms::closed()),
         Some(event_loop) => run(event_loop),
         None => atoms::badarg().encode(env),
     }
@@ -143,7 +143,7 @@ fn loop_drain<'a>(env: Env<'a>, [handle, max]: [Term<'a>; 2]) -> Term<'a> {
         let max = if max == 0 { DEFAULT_MAX } else { max };
         let drained = event_loop.drain(env, max);
         // A stop that began meanwhile may have taken what was there.
-        if drained.terms.is_empty() && event_loop.is_closed() {
+        if drained.terms.is_empty() && event_loop.is_closed_and_told() {
             return error(env, atoms::closed());
         }
         encode_drained(env, drained)
