@@ -3,8 +3,9 @@
 
 use std::future::poll_fn;
 use std::mem;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -68,10 +69,16 @@ impl<'a, W: Work> Worker<'a, W> {
 
     async fn run(&mut self, item: W::Item, items: &mut frontier::Worker<'_, W::Item>) {
         let work = &self.shared.work;
-        let running = at_first_wait(panic::catch(|| work.run(&item)), || {
-            items.leave_the_rest_to_others();
-        });
-        let ended = self.while_delivering(running).await;
+        let ended = {
+            let mut running = pin!(panic::catch(|| work.run(&item)));
+            match poll_once(running.as_mut()).await {
+                Poll::Ready(ended) => ended,
+                Poll::Pending => {
+                    items.leave_the_rest_to_others();
+                    self.while_delivering(running).await
+                }
+            }
+        };
         let result = match ended {
             Ok(Ok((output, discovered))) => {
                 self.shared
@@ -169,17 +176,7 @@ impl<'a, W: Work> Worker<'a, W> {
     }
 }
 
-/// Calls `then` when the future has to wait, before it does for the first time.
-async fn at_first_wait<F: Future>(future: F, then: impl FnOnce()) -> F::Output {
-    let (mut future, mut then) = (pin!(future), Some(then));
-    poll_fn(|context| {
-        let polled = future.as_mut().poll(context);
-        if polled.is_pending()
-            && let Some(then) = then.take()
-        {
-            then();
-        }
-        polled
-    })
-    .await
+/// Polls a future once: most items are done then, and need nothing of what waiting takes.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
