@@ -27,7 +27,7 @@ benches(Options) ->
         fun() -> one_at_a_time(Options) end,
         fun() -> pipelined(Options) end,
         fun() -> cancel_storm(Options) end
-        | [fun() -> callers(Callers, Options) end || Callers <- [1, 10, 100, 1000]]
+        | [fun() -> callers(Callers, Options) end || Callers <- [1, 10, 50, 100, 1000]]
     ].
 
 %% Eager calls: the answer is there at once.
