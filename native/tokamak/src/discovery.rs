@@ -4,12 +4,11 @@
 //! small item.
 
 use crate::bytes::{Path, Value};
-use crate::operation::{BadArgument, Call, Eager};
+use crate::operation::{BadArgument, Call, Eager, poll_first};
 use crate::pool::Item;
 use crate::reply::Reply;
 use rustler::{Env, Term};
 use std::future::Future;
-use std::task::{Context, Poll, Waker};
 
 /// A result and children.
 pub struct Plain {
@@ -110,14 +109,9 @@ where
     F: Future + Send + 'static,
     F::Output: 'static,
 {
-    let mut future = Box::pin(future);
-    // As for any call: spawning polls again.
-    let mut context = Context::from_waker(Waker::noop());
-    match future.as_mut().poll(&mut context) {
-        Poll::Pending => {
-            Polled::Eager(Eager::Pending(Box::pin(async move { reply(future.await) })))
-        }
-        Poll::Ready(output) => match plain(&output) {
+    match poll_first(future, reply) {
+        Err(pending) => Polled::Eager(Eager::Pending(pending)),
+        Ok(output) => match plain(&output) {
             Some(plain) => Polled::Plain(plain),
             None => Polled::Eager(Eager::Ready(encode(env, output))),
         },

@@ -182,12 +182,25 @@ where
     F: Future + Send + 'static,
     F::Output: 'static,
 {
+    poll_first(future, reply)
+        .map_or_else(Eager::Pending, |output| Eager::Ready(encode(env, output)))
+}
+
+/// What a future gives at its first poll, or the same future, to go on in the runtime.
+pub(crate) fn poll_first<F>(
+    future: F,
+    reply: fn(F::Output) -> Reply,
+) -> Result<F::Output, ReplyFuture>
+where
+    F: Future + Send + 'static,
+    F::Output: 'static,
+{
     let mut future = Box::pin(future);
     // Spawning polls again, with a waker that counts.
     let mut context = Context::from_waker(Waker::noop());
     match future.as_mut().poll(&mut context) {
-        Poll::Ready(output) => Eager::Ready(encode(env, output)),
-        Poll::Pending => Eager::Pending(Box::pin(async move { reply(future.await) })),
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => Err(Box::pin(async move { reply(future.await) })),
     }
 }
 

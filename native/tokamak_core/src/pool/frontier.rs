@@ -215,8 +215,9 @@ impl<'a, T> Worker<'a, T> {
         match self.found.len() {
             0 => {}
             1 => {
-                let one = self.found.drain(..).map(Chunk::One);
-                one.for_each(|one| self.frontier.queue.push(one));
+                if let Some(one) = self.found.pop() {
+                    self.frontier.queue.push(Chunk::One(one));
+                }
             }
             _ => {
                 let next = Vec::with_capacity(self.chunk);
