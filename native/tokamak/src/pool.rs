@@ -12,7 +12,7 @@ mod runs;
 
 pub(crate) use feed::{Feed, Next};
 pub(crate) use item::Item;
-pub(crate) use operation::OperationHandler;
+pub(crate) use operation::{OperationHandler, Waits};
 pub(crate) use runs::{going_on, totals};
 
 use crate::atoms;
@@ -30,11 +30,11 @@ use rustler::{Encoder, Env, LocalPid, ResourceArc, Term};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokamak_core::pool::{
-    self as core_pool, Discovered, ItemError, ItemResult, Options, Outcome, Stats, Work,
+    self as core_pool, Begun, Discovered, ItemError, ItemResult, Options, Outcome, Stats, Work,
 };
 
-/// What an item resulted in, and what it discovered.
-pub(crate) type Discovery = Result<(Value, Vec<Item>), Reason>;
+/// What an item resulted in, and what it discovered. Moved a few times for each item, so what is rare is small.
+pub(crate) type Discovery = Result<(Value, Vec<Item>), Box<Reason>>;
 
 /// A run's pool.
 pub(crate) type Pool = core_pool::Pool<Job>;
@@ -77,16 +77,24 @@ impl Work for Job {
     type Item = Item;
     type Key = Item;
     type Output = Value;
-    type Error = Reason;
+    type Error = Box<Reason>;
+    type Waits = Waits;
 
     fn key(&self, item: &Item) -> Item {
         item.key()
     }
 
-    async fn run(&self, item: &Item) -> Discovered<Self> {
+    fn begin(&self, item: &Item) -> Begun<Discovered<Self>, Waits> {
         match &self.handler {
-            Handler::Operation(operation) => operation.run(item).await,
-            Handler::Workers(feed) => feed.run(item).await,
+            Handler::Operation(operation) => operation.begin(item),
+            Handler::Workers(_) => Begun::Waits(Waits::Worker),
+        }
+    }
+
+    async fn wait(&self, item: &Item, waits: Waits) -> Discovered<Self> {
+        match (&self.handler, waits) {
+            (Handler::Workers(feed), _) => feed.run(item).await,
+            (Handler::Operation(operation), waits) => operation.wait(waits).await,
         }
     }
 
@@ -216,9 +224,9 @@ fn reply(outcome: Outcome<Job>, in_time: bool, stats: Stats) -> Reply {
     }
 }
 
-fn item_reason(error: &ItemError<Reason>) -> Reason {
+fn item_reason(error: &ItemError<Box<Reason>>) -> Reason {
     match error {
-        ItemError::Failed(reason) => reason.clone(),
+        ItemError::Failed(reason) => Reason::clone(reason),
         ItemError::Panicked(text) => Reason::Panic(text.clone()),
     }
 }
@@ -338,7 +346,7 @@ fn encode_entry<'a>(env: Env<'a>, (item, result): &ItemResult<Job>) -> Term<'a> 
 pub(crate) fn take_apart(term: Term, routed: bool) -> Discovery {
     let Ok((result, List(children))) = term.decode::<(Term, List<Term>)>() else {
         let text = "an operation of a pool returns {Result, [Child]}".to_owned();
-        return Err(Reason::Kind("bad_return", text));
+        return Err(Reason::Kind("bad_return", text).into());
     };
     if routed {
         return Ok((Value::Term(SavedTerm::save(term)), Vec::new()));
@@ -350,7 +358,7 @@ pub(crate) fn take_apart(term: Term, routed: bool) -> Discovery {
 /// What an operation's reply says of an item.
 pub(crate) fn of_reply(env: Env, reply: &Reply, routed: bool) -> Discovery {
     match reply {
-        Err(reason) => Err(reason.clone()),
+        Err(reason) => Err(reason.clone().into()),
         Ok(_) => of_end(encode_reply(env, reply), routed),
     }
 }
@@ -359,7 +367,7 @@ pub(crate) fn of_reply(env: Env, reply: &Reply, routed: bool) -> Discovery {
 pub(crate) fn of_end(end: Term, routed: bool) -> Discovery {
     match end.decode::<(rustler::Atom, Term)>() {
         Ok((ok, value)) if ok == atoms::ok() => take_apart(value, routed),
-        Ok((_, reason)) => Err(Reason::Term(Arc::new(SavedTerm::save(reason)))),
-        Err(_) => Err(Reason::Cancelled),
+        Ok((_, reason)) => Err(Reason::Term(Arc::new(SavedTerm::save(reason))).into()),
+        Err(_) => Err(Reason::Cancelled.into()),
     }
 }

@@ -302,7 +302,7 @@ pub fn step<'a>(env: Env<'a>, handle: Term<'a>, worker: u64, end: Term<'a>) -> T
     };
     let end = match end.decode::<(Atom, Term)>() {
         Ok((ok, value)) if ok == atoms::ok() => Some(handle.ended(value)),
-        Ok((_, reason)) => Some(Err(Reason::Term(Arc::new(SavedTerm::save(reason))))),
+        Ok((_, reason)) => Some(Err(Reason::Term(Arc::new(SavedTerm::save(reason))).into())),
         Err(_) => None,
     };
     match feed.step(worker, env.pid(), end) {

@@ -19,14 +19,23 @@ pub fn text(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Makes a future and runs it to its end.
+/// Calls a function.
 ///
 /// # Errors
-/// The text of the panic, when making or polling it panicked.
-pub async fn catch<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, String> {
-    let made = catch_unwind(AssertUnwindSafe(make));
+/// The text of the panic, when it panicked.
+#[inline]
+pub fn catch<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    // Callers use nothing of it afterwards, so no broken state is observed.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| text(&*payload))
+}
+
+/// Runs a future to its end.
+///
+/// # Errors
+/// The text of the panic, when polling it panicked.
+pub async fn catch_future<F: Future>(future: F) -> Result<F::Output, String> {
     // A future that panicked is not polled again, only dropped, so no broken state is observed.
-    let mut future = pin!(made.map_err(|payload| text(&*payload))?);
+    let mut future = pin!(future);
     poll_fn(
         |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,

@@ -17,6 +17,7 @@ mod discovery;
 mod frontier;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod seen;
 mod shim;
 mod sleepers;
 mod supervisor;
@@ -33,6 +34,7 @@ use tokio::sync::Notify;
 use delivery::Delivery;
 use discovery::Discovery;
 use frontier::Frontier;
+use seen::Batch;
 pub use termination::Closed;
 
 /// What a pool does: the handler, the identity of items, and the consumer of results.
@@ -45,16 +47,35 @@ pub trait Work: Send + Sync + 'static {
     type Output: Send + 'static;
     /// Why an item failed.
     type Error: Send + 'static;
+    /// An item that waits for something. Moved for items that do not, too, so it is better small.
+    type Waits: Send;
 
     /// The identity of an item: of items with equal keys only one is run.
     fn key(&self, item: &Self::Item) -> Self::Key;
 
-    /// Runs an item; gives its result and what it discovered. A panic is the item's error.
-    fn run(&self, item: &Self::Item) -> impl Future<Output = Discovered<Self>> + Send;
+    /// Runs an item as far as it goes without waiting; gives its result and what it discovered, or what
+    /// [`wait`](Self::wait) needs. A panic of either is the item's error.
+    fn begin(&self, item: &Self::Item) -> Begun<Discovered<Self>, Self::Waits>;
+
+    /// Runs the rest of an item.
+    fn wait(
+        &self,
+        item: &Self::Item,
+        waits: Self::Waits,
+    ) -> impl Future<Output = Discovered<Self>> + Send;
 
     /// Takes a batch of results; each batch uses one credit until [`Pool::ack`]. Runs on a worker and
     /// must not block.
     fn deliver(&self, batch: Vec<ItemResult<Self>>);
+}
+
+/// How far an item came without waiting. Most items are done at once, and need no future.
+#[derive(Debug)]
+pub enum Begun<T, W> {
+    /// It is done.
+    Ended(T),
+    /// It waits for something.
+    Waits(W),
 }
 
 /// The result of an item and what it discovered, or its error.
@@ -192,21 +213,17 @@ impl<W: Work> Pool<W> {
     ///
     /// # Errors
     /// [`Closed`] when the run was closed or cancelled, or is over: none of the items was taken.
-    pub fn add(&self, items: Vec<W::Item>) -> Result<(), Closed> {
+    pub fn add(&self, mut items: Vec<W::Item>) -> Result<(), Closed> {
         let Shared {
             work,
             frontier,
             discovery,
             ..
         } = &*self.0;
-        let mut stats = Stats::default();
-        let added = frontier.admit(items.len() as u64, || {
-            let mut fresh = Vec::new();
-            discovery.select(work, items, &mut fresh, &mut stats);
-            fresh.into_iter()
-        });
-        discovery.publish(&mut stats);
-        added
+        frontier.admit(items.len() as u64, || {
+            discovery.select(work, &mut items, &mut Batch::new());
+            items.into_iter()
+        })
     }
 
     /// No more items come from outside: the run ends when those it has and discovers are done.

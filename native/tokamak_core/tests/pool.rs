@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokamak_core::pool::{
-    Closed, Discovered, ItemError, ItemResult, OnError, Options, Outcome, Pool, Stats, Work,
+    Begun, Closed, Discovered, ItemError, ItemResult, OnError, Options, Outcome, Pool, Stats, Work,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -42,19 +42,28 @@ impl Work for Job {
     type Key = String;
     type Output = u64;
     type Error = u64;
+    type Waits = ();
 
     fn key(&self, item: &Item) -> String {
         format!("{item:?}")
     }
 
-    fn run(&self, item: &Item) -> impl Future<Output = Discovered<Self>> + Send {
+    fn begin(&self, item: &Item) -> Begun<Discovered<Self>, ()> {
         assert_ne!(*item, Item::PanicBeforeTheFuture, "too early");
-        let item = *item;
-        async move {
-            let result = self.run_item(item).await;
-            *self.last_finished.lock().expect("no panic") = Some(Instant::now());
-            result
+        // Some end at once, most in a future.
+        if let Item::Number(n) = *item
+            && n % 2 == 0
+        {
+            self.note_end();
+            return Begun::Ended(Ok((n, Vec::new())));
         }
+        Begun::Waits(())
+    }
+
+    async fn wait(&self, item: &Item, (): ()) -> Discovered<Self> {
+        let result = self.run_item(*item).await;
+        self.note_end();
+        result
     }
 
     fn deliver(&self, batch: Batch) {
@@ -64,10 +73,14 @@ impl Work for Job {
 }
 
 impl Job {
+    fn note_end(&self) {
+        *self.last_finished.lock().expect("no panic") = Some(Instant::now());
+    }
+
     async fn run_item(&self, item: Item) -> Discovered<Self> {
         match item {
-            Item::Count(n) => Ok((n, (0..n).map(Item::Count).collect())),
             Item::Number(n) => Ok((n, Vec::new())),
+            Item::Count(n) => Ok((n, (0..n).map(Item::Count).collect())),
             Item::Fail(reason) => Err(reason),
             Item::Panic => panic!("in the {}", "handler"),
             Item::Hang => pending().await,
@@ -271,14 +284,19 @@ impl Work for Broken {
     type Key = u64;
     type Output = ();
     type Error = ();
+    type Waits = ();
 
     fn key(&self, item: &u64) -> u64 {
         assert!(!self.key_panics || *item == 0, "no key");
         *item
     }
 
-    async fn run(&self, item: &u64) -> Discovered<Self> {
-        Ok(((), (item + 1..2).collect()))
+    fn begin(&self, item: &u64) -> Begun<Discovered<Self>, ()> {
+        Begun::Ended(Ok(((), (item + 1..2).collect())))
+    }
+
+    async fn wait(&self, _: &u64, (): ()) -> Discovered<Self> {
+        unreachable!("no item waits")
     }
 
     fn deliver(&self, _: Vec<ItemResult<Self>>) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokamak_core::pool::{
-    Discovered, ItemError, ItemResult, OnError, Options, Outcome, Pool, Work,
+    Begun, Discovered, ItemError, ItemResult, OnError, Options, Outcome, Pool, Work,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -46,22 +46,27 @@ impl Work for Job {
     type Key = usize;
     type Output = usize;
     type Error = usize;
+    type Waits = ();
 
     fn key(&self, item: &usize) -> usize {
         *item
     }
 
-    async fn run(&self, item: &usize) -> Discovered<Self> {
+    fn begin(&self, item: &usize) -> Begun<Discovered<Self>, ()> {
         self.graph.runs[*item].fetch_add(1, SeqCst);
         let node = &self.graph.nodes[*item];
         match node.behaviour {
-            Behaviour::Succeed => {}
-            Behaviour::SucceedLater => tokio::task::yield_now().await,
-            Behaviour::Fail => return Err(*item),
+            Behaviour::Succeed => Begun::Ended(Ok((*item, node.discovers.clone()))),
+            Behaviour::SucceedLater => Begun::Waits(()),
+            Behaviour::Fail => Begun::Ended(Err(*item)),
             // Not panic!: its hook would print ten thousand times.
             Behaviour::Panic => std::panic::resume_unwind(Box::new("panicked")),
         }
-        Ok((*item, node.discovers.clone()))
+    }
+
+    async fn wait(&self, item: &usize, (): ()) -> Discovered<Self> {
+        tokio::task::yield_now().await;
+        Ok((*item, self.graph.nodes[*item].discovers.clone()))
     }
 
     fn deliver(&self, batch: Vec<ItemResult<Self>>) {

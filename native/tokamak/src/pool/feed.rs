@@ -69,7 +69,9 @@ impl Feed {
         let worker = self.state.lock().push(Job { item, end });
         self.wake(worker);
         // A feed that is closed drops the job.
-        ended.await.unwrap_or(Err(Reason::Cancelled))
+        ended
+            .await
+            .unwrap_or_else(|_| Err(Reason::Cancelled.into()))
     }
 
     /// A worker gives back what became of its item, if it had one, and takes the next.
@@ -104,7 +106,7 @@ impl Feed {
         drop(state);
         self.wake(other);
         if let Some(held) = held {
-            held.finish(Err(reason));
+            held.finish(Err(reason.into()));
         }
     }
 

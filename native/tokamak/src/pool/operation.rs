@@ -13,6 +13,7 @@ use crate::reply::{Reason, Reply};
 use crate::task::{Task, run_blocking, run_limited};
 use rustler::{Encoder, Env};
 use std::sync::Arc;
+use tokamak_core::pool;
 
 /// An operation of one argument that returns `{Result, [Child]}`.
 pub(crate) struct OperationHandler {
@@ -22,22 +23,23 @@ pub(crate) struct OperationHandler {
     pub routed: bool,
 }
 
-/// How far an item came without waiting.
-enum Begun {
-    Ended(Discovery),
-    Waits(ReplyFuture),
-    Blocks(Box<dyn FnOnce() -> Reply + Send>),
+type Begun = pool::Begun<Discovery, Waits>;
+
+/// What an item waits for.
+pub(crate) enum Waits {
+    /// For a process, which takes it then.
+    Worker,
+    Future(ReplyFuture),
+    Blocking(Box<dyn FnOnce() -> Reply + Send>),
 }
 
-impl Begun {
-    /// Whether its terms took little memory.
-    fn is_small(&self) -> bool {
-        match self {
-            Self::Ended(Ok((Value::Integer(_) | Value::Atom(_), children))) => {
-                children.len() <= FEW && children.iter().all(Item::is_small)
-            }
-            _ => false,
+/// Whether its terms took little memory.
+fn is_small(begun: &Begun) -> bool {
+    match begun {
+        Begun::Ended(Ok((Value::Integer(_) | Value::Atom(_), children))) => {
+            children.len() <= FEW && children.iter().all(Item::is_small)
         }
+        _ => false,
     }
 }
 
@@ -45,17 +47,23 @@ impl Begun {
 const FEW: usize = 16;
 
 impl OperationHandler {
-    pub async fn run(&self, item: &Item) -> Discovery {
-        let is_small = |begun: &Begun| item.is_small() && begun.is_small();
-        let reply = match with_scratch_unless(is_small, |env| self.begin(env, item)) {
-            Begun::Ended(discovery) => return discovery,
-            Begun::Waits(future) => run_limited(self.entry, future).await,
-            Begun::Blocks(run) => run_blocking(self.task.runtime(), self.entry, run).await,
+    /// Starts an item's call.
+    pub fn begin(&self, item: &Item) -> Begun {
+        let is_small = |begun: &Begun| item.is_small() && is_small(begun);
+        with_scratch_unless(is_small, |env| self.begin_in(env, item))
+    }
+
+    /// Waits for an item's call.
+    pub async fn wait(&self, waits: Waits) -> Discovery {
+        let reply = match waits {
+            Waits::Worker => return Err(Reason::Cancelled.into()),
+            Waits::Future(future) => run_limited(self.entry, future).await,
+            Waits::Blocking(run) => run_blocking(self.task.runtime(), self.entry, run).await,
         };
         with_scratch(|env| of_reply(env, &reply, self.routed))
     }
 
-    fn begin(&self, env: Env, item: &Item) -> Begun {
+    fn begin_in(&self, env: Env, item: &Item) -> Begun {
         let ctx = LazyCtx::of(&self.task);
         let args = [item.encode(env)];
         let call = Call {
@@ -76,9 +84,9 @@ impl OperationHandler {
 
     fn start(&self, call: &Call) -> Begun {
         match start_call(self.entry, call) {
-            Ok(Started::Future(future)) => Begun::Waits(future),
-            Ok(Started::Blocking(run)) => Begun::Blocks(run),
-            Ok(_) => Begun::Ended(Err(Reason::Cancelled)),
+            Ok(Started::Future(future)) => Begun::Waits(Waits::Future(future)),
+            Ok(Started::Blocking(run)) => Begun::Waits(Waits::Blocking(run)),
+            Ok(_) => Begun::Ended(Err(Reason::Cancelled.into())),
             Err(wrong) => wrong_argument(wrong),
         }
     }
@@ -104,11 +112,11 @@ impl OperationHandler {
     fn end(&self, polled: Eager) -> Begun {
         match polled {
             Eager::Ready(end) => Begun::Ended(of_end(end, self.routed)),
-            Eager::Pending(future) => Begun::Waits(future),
+            Eager::Pending(future) => Begun::Waits(Waits::Future(future)),
         }
     }
 }
 
 fn wrong_argument(wrong: BadArgument) -> Begun {
-    Begun::Ended(Err(Reason::BadArgument(wrong)))
+    Begun::Ended(Err(Reason::BadArgument(wrong).into()))
 }

@@ -7,18 +7,9 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
-use dashmap::DashMap;
-use foldhash::quality::RandomState;
 
+use super::seen::{Batch, Seen};
 use super::{Stats, Work};
-
-/// So many shards for each worker, as dashmap has them for each processor: fewer are locked by two at once, more
-/// of them miss the cache.
-const SHARDS_PER_WORKER: usize = 8;
-
-/// Rehashing locks a shard: some more keep that short.
-const MIN_SHARDS: usize = 16;
-const MAX_SHARDS: usize = 1024;
 
 #[derive(Default)]
 struct Counters {
@@ -30,8 +21,7 @@ struct Counters {
 }
 
 pub(super) struct Discovery<K> {
-    /// Seeded, as keys may be anybody's choice.
-    seen: DashMap<K, (), RandomState>,
+    seen: Seen<K>,
     /// How many items may still be dispatched, where that is limited.
     room: Option<AtomicU64>,
     counters: CachePadded<Counters>,
@@ -39,41 +29,35 @@ pub(super) struct Discovery<K> {
 
 impl<K: Hash + Eq> Discovery<K> {
     pub(super) fn new(workers: NonZeroUsize, max_items: Option<NonZeroU64>) -> Self {
-        let shards = workers.get().saturating_mul(SHARDS_PER_WORKER);
-        let shards = shards.clamp(MIN_SHARDS, MAX_SHARDS).next_power_of_two();
         Self {
-            seen: DashMap::with_hasher_and_shard_amount(RandomState::default(), shards),
+            seen: Seen::new(workers),
             room: max_items.map(|max| AtomicU64::new(max.get())),
             counters: CachePadded::default(),
         }
     }
 
-    /// Appends the items to `fresh` that are to be run, and counts all of them in `stats`.
+    /// Keeps the items that are to be run, and counts all of them.
     pub(super) fn select<W: Work<Key = K>>(
         &self,
         work: &W,
-        items: Vec<W::Item>,
-        fresh: &mut Vec<W::Item>,
-        stats: &mut Stats,
+        items: &mut Vec<W::Item>,
+        batch: &mut Batch<K>,
     ) {
-        let (before, candidates) = (fresh.len(), items.len());
-        fresh.extend(
-            items
-                .into_iter()
-                .filter(|item| self.seen.insert(work.key(item), ()).is_none()),
-        );
-        let new = fresh.len() - before;
-        let granted = self.reserve(new);
-        fresh.truncate(before + granted);
-        stats.dispatched += granted as u64;
-        stats.refused += (new - granted) as u64;
-        stats.duplicates += (candidates - new) as u64;
+        let candidates = items.len();
+        self.seen.retain_new(items, |item| work.key(item), batch);
+        let new = items.len();
+        items.truncate(self.reserve(new));
+        self.publish(&mut Stats {
+            dispatched: items.len() as u64,
+            refused: (new - items.len()) as u64,
+            duplicates: (candidates - new) as u64,
+            ..Stats::default()
+        });
     }
 
     /// Frees the keys.
     pub(super) fn forget(&self) {
-        self.seen.clear();
-        self.seen.shrink_to_fit();
+        self.seen.forget();
     }
 
     fn reserve(&self, wanted: usize) -> usize {
@@ -85,7 +69,7 @@ impl<K: Hash + Eq> Discovery<K> {
         before.min(wanted as u64) as usize
     }
 
-    /// Adds a worker's counts to the totals.
+    /// Adds to the totals, and takes what was added.
     pub(super) fn publish(&self, stats: &mut Stats) {
         let Stats {
             dispatched,

@@ -10,6 +10,7 @@
 
 use std::{mem, vec};
 
+use crate::pool::seen::BATCH;
 use crate::pool::shim::Queue;
 use crate::pool::sleepers::Sleepers;
 use crate::pool::termination::{Closed, Termination};
@@ -105,26 +106,32 @@ impl<T> Frontier<T> {
 /// One worker's hold on the frontier. To be dropped only after [`next`](Self::next) gave `None`, or
 /// after the run was stopped: what it counted would be outstanding for ever.
 #[derive(Debug)]
-pub(crate) struct Worker<'a, T> {
+pub(crate) struct Worker<'a, T, C> {
     frontier: &'a Frontier<T>,
+    /// Keeps those of discovered items that are to be run.
+    choose: C,
     /// Counted as outstanding, but neither queued, kept nor in hand.
     counted: u64,
     /// How many discovered items are queued together; 1: each by itself, at once.
     chunk: usize,
     /// The rest of the chunk that is worked on.
     taken: vec::IntoIter<T>,
-    /// Discovered and not queued yet.
-    found: Vec<T>,
+    /// Discovered and not chosen yet.
+    candidates: Vec<T>,
+    /// Chosen and not queued yet.
+    chosen: Vec<T>,
 }
 
-impl<'a, T> Worker<'a, T> {
-    pub(crate) fn new(frontier: &'a Frontier<T>) -> Self {
+impl<'a, T, C: FnMut(&mut Vec<T>)> Worker<'a, T, C> {
+    pub(crate) fn new(frontier: &'a Frontier<T>, choose: C) -> Self {
         Self {
             frontier,
+            choose,
             counted: 0,
             chunk: 1,
             taken: Vec::new().into_iter(),
-            found: Vec::new(),
+            candidates: Vec::new(),
+            chosen: Vec::new(),
         }
     }
 
@@ -148,7 +155,7 @@ impl<'a, T> Worker<'a, T> {
             }
             return Some(item);
         }
-        self.queue_found();
+        self.queue_discovered();
         let item = match frontier.queue.pop()? {
             Chunk::One(item) => item,
             Chunk::Many(items) => {
@@ -182,21 +189,23 @@ impl<'a, T> Worker<'a, T> {
         }
     }
 
-    /// Queues what the item in hand discovered, or keeps it for the next chunk.
-    pub(crate) fn dispatch(&mut self, items: impl ExactSizeIterator<Item = T>) {
-        let needed = items.len() as u64;
-        if self.counted < needed {
-            let more = needed - self.counted + COUNTED_AHEAD;
+    /// Queues those of what the item in hand discovered that are to be run, or keeps them for the next chunk.
+    pub(crate) fn dispatch(&mut self, mut items: Vec<T>) {
+        self.count(items.len() as u64);
+        self.candidates.append(&mut items);
+        if self.candidates.len() >= BATCH || self.chunk == 1 {
+            self.queue_candidates();
+        }
+    }
+
+    /// Counts items that were discovered, before it is known which of them are to be run.
+    fn count(&mut self, items: u64) {
+        if self.counted < items {
+            let more = items - self.counted + COUNTED_AHEAD;
             self.frontier.termination.dispatch(more);
             self.counted += more;
         }
-        self.counted -= needed;
-        for item in items {
-            self.found.push(item);
-            if self.found.len() >= self.chunk {
-                self.queue_found();
-            }
-        }
+        self.counted -= items;
     }
 
     /// The item in hand is done, and all that it discovered is dispatched.
@@ -207,22 +216,44 @@ impl<'a, T> Worker<'a, T> {
     /// Queues all that is kept. To be called before the worker waits for something else than work.
     pub(crate) fn leave_the_rest_to_others(&mut self) {
         self.queue_taken();
-        self.queue_found();
+        self.queue_discovered();
         self.frontier.wake_one_if_more_is_left();
     }
 
-    fn queue_found(&mut self) {
-        match self.found.len() {
+    fn queue_discovered(&mut self) {
+        self.queue_candidates();
+        self.queue_chosen();
+    }
+
+    fn queue_candidates(&mut self) {
+        if self.candidates.is_empty() {
+            return;
+        }
+        let mut items = mem::take(&mut self.candidates);
+        let counted = items.len();
+        (self.choose)(&mut items);
+        self.counted += (counted - items.len()) as u64;
+        for item in items.drain(..) {
+            self.chosen.push(item);
+            if self.chosen.len() >= self.chunk {
+                self.queue_chosen();
+            }
+        }
+        self.candidates = items;
+    }
+
+    fn queue_chosen(&mut self) {
+        match self.chosen.len() {
             0 => {}
             1 => {
-                if let Some(one) = self.found.pop() {
+                if let Some(one) = self.chosen.pop() {
                     self.frontier.queue.push(Chunk::One(one));
                 }
             }
             _ => {
                 let next = Vec::with_capacity(self.chunk);
-                let found = mem::replace(&mut self.found, next);
-                self.frontier.queue.push(Chunk::Many(found));
+                let chosen = mem::replace(&mut self.chosen, next);
+                self.frontier.queue.push(Chunk::Many(chosen));
             }
         }
     }

@@ -22,6 +22,12 @@ enum Item {
     /// Discovers two that have to be in hand at the same time.
     Couple,
     Meeting,
+    /// Is not run, as if its key had been seen before.
+    Seen,
+}
+
+fn choose(items: &mut Vec<Item>) {
+    items.retain(|item| !matches!(item, Item::Seen));
 }
 
 struct Run {
@@ -56,7 +62,7 @@ impl Run {
 
     /// What the tasks of the pool do, without results.
     async fn work(&self, chunk: usize) {
-        let mut worker = Worker::new(&self.frontier);
+        let mut worker = Worker::new(&self.frontier, choose as fn(&mut Vec<Item>));
         worker.keep(chunk);
         while let Some(item) = worker.next().await {
             self.in_hand.fetch_add(1, SeqCst);
@@ -69,13 +75,13 @@ impl Run {
         assert!(self.frontier.is_stopped() || self.in_hand.load(SeqCst) == 0);
     }
 
-    fn run(&self, item: Item, worker: &mut Worker<'_, Item>) {
+    fn run(&self, item: Item, worker: &mut Worker<'_, Item, fn(&mut Vec<Item>)>) {
         match item {
-            Item::Chain(1) => worker.dispatch([Item::Leaf].into_iter()),
-            Item::Chain(n) => worker.dispatch([Item::Chain(n - 1)].into_iter()),
-            Item::Pair => worker.dispatch([Item::Leaf, Item::Leaf].into_iter()),
-            Item::Couple => worker.dispatch([Item::Meeting, Item::Meeting].into_iter()),
-            Item::Leaf => {}
+            Item::Chain(1) => worker.dispatch(vec![Item::Leaf]),
+            Item::Chain(n) => worker.dispatch(vec![Item::Chain(n - 1)]),
+            Item::Pair => worker.dispatch(vec![Item::Leaf, Item::Seen, Item::Leaf]),
+            Item::Couple => worker.dispatch(vec![Item::Meeting, Item::Meeting]),
+            Item::Leaf | Item::Seen => {}
             Item::Broken => {
                 self.frontier.stop();
             }

@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ItemError, ItemResult, OnError, Outcome, Shared, Stats, Work, delivery, frontier};
+use super::seen::Batch;
+use super::{
+    Begun, Discovered, ItemError, ItemResult, OnError, Outcome, Shared, Stats, Work, delivery,
+    frontier,
+};
 use crate::panic;
 
 /// How long a worker keeps its thread from other tasks.
@@ -22,13 +26,14 @@ const ITEMS_PER_LOOK: u32 = 16;
 /// When so many items took less than this, the next ones may wait for each other.
 const SHORT: Duration = Duration::from_micros(200);
 
+/// What became of an item; the text of a panic.
+type Ended<W> = Result<Discovered<W>, String>;
+
 struct Worker<'a, W: Work> {
     shared: &'a Shared<W>,
     results: Vec<ItemResult<W>>,
     /// When the first of `results` came; of no meaning without results.
     oldest_result: Instant,
-    /// Items discovered by the item in hand; empty between items.
-    fresh: Vec<W::Item>,
     stats: Stats,
     items_since_look: u32,
     slice_start: Instant,
@@ -37,7 +42,10 @@ struct Worker<'a, W: Work> {
 
 /// Runs items until the run is over, then delivers what is left.
 pub(super) async fn work<W: Work>(shared: Arc<Shared<W>>) {
-    let mut items = frontier::Worker::new(&shared.frontier);
+    let mut batch = Batch::new();
+    let mut items = frontier::Worker::new(&shared.frontier, |items: &mut Vec<W::Item>| {
+        shared.discovery.select(&shared.work, items, &mut batch);
+    });
     let mut worker = Worker::new(&shared);
     loop {
         let item = match items.try_next() {
@@ -47,11 +55,23 @@ pub(super) async fn work<W: Work>(shared: Arc<Shared<W>>) {
                 None => break,
             },
         };
-        worker.run(item, &mut items).await;
-        worker.breathe(&mut items).await;
+        let ended = match panic::catch(|| shared.work.begin(&item)) {
+            Ok(Begun::Ended(ended)) => Ok(ended),
+            Ok(Begun::Waits(waits)) => worker.wait(&item, waits, &mut items).await,
+            Err(text) => Err(text),
+        };
+        worker.conclude(item, ended, &mut items);
+        if worker.has_to_breathe() {
+            worker.breathe(&mut items).await;
+        }
     }
     worker.leave().await;
 }
+
+/// Keeps those of discovered items that are to be run.
+trait Choose<W: Work>: FnMut(&mut Vec<W::Item>) {}
+
+impl<W: Work, C: FnMut(&mut Vec<W::Item>)> Choose<W> for C {}
 
 impl<'a, W: Work> Worker<'a, W> {
     fn new(shared: &'a Shared<W>) -> Self {
@@ -59,7 +79,6 @@ impl<'a, W: Work> Worker<'a, W> {
             shared,
             results: Vec::new(),
             oldest_result: Instant::now(),
-            fresh: Vec::new(),
             stats: Stats::default(),
             items_since_look: 0,
             slice_start: Instant::now(),
@@ -67,38 +86,39 @@ impl<'a, W: Work> Worker<'a, W> {
         }
     }
 
-    async fn run(&mut self, item: W::Item, items: &mut frontier::Worker<'_, W::Item>) {
+    async fn wait<C: Choose<W>>(
+        &mut self,
+        item: &W::Item,
+        waits: W::Waits,
+        items: &mut frontier::Worker<'_, W::Item, C>,
+    ) -> Ended<W> {
         let work = &self.shared.work;
-        let ended = {
-            let mut running = pin!(panic::catch(|| work.run(&item)));
-            match poll_once(running.as_mut()).await {
-                Poll::Ready(ended) => ended,
-                Poll::Pending => {
-                    items.leave_the_rest_to_others();
-                    self.while_delivering(running).await
-                }
+        let mut running = pin!(panic::catch_future(work.wait(item, waits)));
+        match poll_once(running.as_mut()).await {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => {
+                items.leave_the_rest_to_others();
+                self.while_delivering(running).await
             }
-        };
-        let result = match ended {
-            Ok(Ok((output, discovered))) => {
-                self.shared
-                    .discovery
-                    .select(work, discovered, &mut self.fresh, &mut self.stats);
-                items.dispatch(self.fresh.drain(..));
-                Ok(output)
-            }
-            Ok(Err(error)) => Err(ItemError::Failed(error)),
-            Err(text) => Err(ItemError::Panicked(text)),
-        };
-        items.finish();
-        self.conclude(item, result);
+        }
     }
 
-    fn conclude(&mut self, item: W::Item, result: Result<W::Output, ItemError<W::Error>>) {
-        match &result {
-            Ok(_) => self.stats.succeeded += 1,
-            Err(_) => self.stats.failed += 1,
-        }
+    fn conclude<C: Choose<W>>(
+        &mut self,
+        item: W::Item,
+        ended: Ended<W>,
+        items: &mut frontier::Worker<'_, W::Item, C>,
+    ) {
+        let result = match ended {
+            Ok(Ok((output, discovered))) => {
+                items.dispatch(discovered);
+                self.stats.succeeded += 1;
+                Ok(output)
+            }
+            Ok(Err(error)) => self.failed(ItemError::Failed(error)),
+            Err(text) => self.failed(ItemError::Panicked(text)),
+        };
+        items.finish();
         match result {
             Err(error) if self.shared.options.on_error == OnError::Stop => {
                 self.shared.stop(Outcome::Failed(item, error));
@@ -112,8 +132,19 @@ impl<'a, W: Work> Worker<'a, W> {
         }
     }
 
+    fn failed<T>(&mut self, error: ItemError<W::Error>) -> Result<T, ItemError<W::Error>> {
+        self.stats.failed += 1;
+        Err(error)
+    }
+
+    fn has_to_breathe(&mut self) -> bool {
+        self.items_since_look += 1;
+        self.items_since_look >= ITEMS_PER_LOOK
+            || self.results.len() >= self.shared.options.batch.get()
+    }
+
     /// Between two items: a full batch goes out before the next item, other tasks get their turn.
-    async fn breathe(&mut self, items: &mut frontier::Worker<'_, W::Item>) {
+    async fn breathe<C: Choose<W>>(&mut self, items: &mut frontier::Worker<'_, W::Item, C>) {
         if self.results.len() >= self.shared.options.batch.get() {
             if !self.shared.delivery.try_credit() {
                 items.leave_the_rest_to_others();
@@ -121,14 +152,16 @@ impl<'a, W: Work> Worker<'a, W> {
             }
             self.deliver();
         }
-        self.items_since_look += 1;
-        if self.items_since_look == ITEMS_PER_LOOK {
+        if self.items_since_look >= ITEMS_PER_LOOK {
             self.items_since_look = 0;
             self.look_at_the_clock(items).await;
         }
     }
 
-    async fn look_at_the_clock(&mut self, items: &mut frontier::Worker<'_, W::Item>) {
+    async fn look_at_the_clock<C: Choose<W>>(
+        &mut self,
+        items: &mut frontier::Worker<'_, W::Item, C>,
+    ) {
         let now = Instant::now();
         let are_short = now - mem::replace(&mut self.last_look, now) < SHORT;
         items.keep(if are_short { frontier::CHUNK } else { 1 });
