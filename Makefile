@@ -38,9 +38,8 @@ test-loom: setup
 	RUSTFLAGS="$$RUSTFLAGS --cfg loom" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/loom" \
 	  cargo test --package tokamak_core --release --lib $(locked) loom_
 
-# As many descriptors as the tests want, or as there may be: the VM takes its limit from here.
 test-erlang: setup
-	ulimit -S -n 32768 2>/dev/null || ulimit -S -n "$$(ulimit -H -n)"; rebar3 eunit
+	scripts/test-erlang.sh
 
 test-examples: setup
 	scripts/test-examples.sh
