@@ -69,7 +69,8 @@ pub(crate) struct Gate {
 
 /// What a run does.
 pub(crate) struct Job {
-    handler: Handler,
+    /// `None`: worker processes drive it.
+    operation: Option<OperationHandler>,
     gate: Arc<Gate>,
 }
 
@@ -85,16 +86,16 @@ impl Work for Job {
     }
 
     fn begin(&self, item: &Item) -> Begun<Discovered<Self>, Waits> {
-        match &self.handler {
-            Handler::Operation(operation) => operation.begin(item),
-            Handler::Workers(_) => Begun::Waits(Waits::Worker),
+        match &self.operation {
+            Some(operation) => operation.begin(item),
+            None => Begun::Ended(Err(Reason::Cancelled.into())),
         }
     }
 
-    async fn wait(&self, item: &Item, waits: Waits) -> Discovered<Self> {
-        match (&self.handler, waits) {
-            (Handler::Workers(feed), _) => feed.run(item).await,
-            (Handler::Operation(operation), waits) => operation.wait(waits).await,
+    async fn wait(&self, _item: &Item, waits: Waits) -> Discovered<Self> {
+        match &self.operation {
+            Some(operation) => operation.wait(waits).await,
+            None => Err(Reason::Cancelled.into()),
         }
     }
 
@@ -136,9 +137,9 @@ impl Run {
         time_limit: Option<Duration>,
         progress: Option<TermKey>,
     ) -> Self {
-        let feed = match &handler {
-            Handler::Workers(feed) => Some(Arc::clone(feed)),
-            Handler::Operation(_) => None,
+        let (operation, feed) = match handler {
+            Handler::Operation(operation) => (Some(operation), None),
+            Handler::Workers(feed) => (None, Some(feed)),
         };
         let gate = Arc::new(Gate {
             owner,
@@ -147,17 +148,27 @@ impl Run {
             open: RwLock::new(None),
         });
         let job = Job {
-            handler,
+            operation,
             gate: Arc::clone(&gate),
         };
-        let (pool, running) = core_pool::Pool::new(job, options);
+        let (pool, running): (_, Running) = match &feed {
+            None => {
+                let (pool, running) = core_pool::Pool::new(job, options);
+                (pool, Box::pin(running))
+            }
+            Some(feed) => {
+                let (pool, hands, running) = core_pool::Pool::driven(job, options);
+                feed.set_hands(hands);
+                (pool, Box::pin(running))
+            }
+        };
         Self {
             pool,
             task,
             feed,
             gate,
             time_limit,
-            running: parking_lot::Mutex::new(Some(Box::pin(running))),
+            running: parking_lot::Mutex::new(Some(running)),
             manager: None,
         }
     }
@@ -168,6 +179,12 @@ impl Run {
         let possession: Weak<Manager> = Arc::downgrade(&watch);
         self.manager = Some(watch);
         owners::own(env, manager, owners::next_key(), possession)
+    }
+
+    /// Ends it before its start, and tells nobody.
+    pub fn give_up(&self) {
+        self.task.end_here();
+        self.gate.close_feed();
     }
 
     /// Starts the run; its messages carry the reference.

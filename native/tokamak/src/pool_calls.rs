@@ -22,9 +22,6 @@ use tokamak_core::task_state::State;
 /// The most results in a batch.
 const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
-/// How many items are on their way to each worker process, so that it seldom waits for one.
-const AHEAD: usize = 32;
-
 /// What the handle of a run refers to.
 pub struct PoolResource {
     owner: LocalPid,
@@ -58,10 +55,10 @@ struct StartOptions<'a> {
 }
 
 impl StartOptions<'_> {
-    fn core(&self, workers: usize) -> Options {
+    fn core(&self) -> Options {
         let at_least_one = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         Options {
-            workers: at_least_one(workers),
+            workers: at_least_one(self.workers),
             window: at_least_one(self.window),
             batch: BATCH,
             on_error: match self.stop_on_error {
@@ -146,7 +143,7 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
     let admission = running()?.admit(1)?;
     let task = Task::new(env, env.pid(), true, admission, ReplyTo::Nobody);
     let mut manager = None;
-    let (handler, workers) = match entry {
+    let handler = match entry {
         Some(entry) => {
             let (task, routed) = (Arc::clone(&task), options.routed);
             let handler = OperationHandler {
@@ -154,7 +151,7 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
                 task,
                 routed,
             };
-            (Handler::Operation(handler), options.workers)
+            Handler::Operation(handler)
         }
         None => {
             let Ok((pid, reference)) = handler.decode::<(LocalPid, Term)>() else {
@@ -163,14 +160,11 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
             };
             let feed = Arc::new(Feed::new(pid, SavedTerm::save(reference)));
             manager = Some(pid);
-            (
-                Handler::Workers(feed),
-                options.workers.saturating_mul(AHEAD),
-            )
+            Handler::Workers(feed)
         }
     };
     let progress = options.progress.0.first().map(|key| TermKey::save(*key));
-    let core = options.core(workers);
+    let core = options.core();
     let mut run = Run::new(
         task,
         env.pid(),
@@ -182,7 +176,7 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
     if let Some(manager) = manager
         && !run.depends_on(env, &manager)
     {
-        run.task.end_here();
+        run.give_up();
         return Err(NotMade::Refused(Refusal::Shutdown));
     }
     Ok(run)
@@ -305,7 +299,7 @@ pub fn step<'a>(env: Env<'a>, handle: Term<'a>, worker: u64, end: Term<'a>) -> T
         Ok((_, reason)) => Some(Err(Reason::Term(Arc::new(SavedTerm::save(reason))).into())),
         Err(_) => None,
     };
-    match feed.step(worker, env.pid(), end) {
+    match feed.step(env, worker, end) {
         Next::Item(item) => (atoms::item(), item).encode(env),
         Next::Waiting => atoms::waiting().encode(env),
         Next::Over => atoms::over().encode(env),

@@ -15,6 +15,7 @@
 mod delivery;
 mod discovery;
 mod frontier;
+mod hand;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod seen;
@@ -34,6 +35,7 @@ use tokio::sync::Notify;
 use delivery::Delivery;
 use discovery::Discovery;
 use frontier::Frontier;
+pub use hand::Hand;
 use seen::Batch;
 pub use termination::Closed;
 
@@ -197,16 +199,21 @@ impl<W: Work> Pool<W> {
     /// driver is enabled. When the future ends no worker is left; dropping it cancels the run without
     /// waiting for that. For a time limit, [`cancel`](Self::cancel) the run and wait for its end.
     pub fn new(work: W, options: Options) -> (Self, impl Future<Output = Outcome<W>> + Send) {
-        let shared = Arc::new(Shared {
-            work,
-            options,
-            frontier: Frontier::new(),
-            discovery: Discovery::new(options.workers, options.max_items),
-            delivery: Delivery::new(options.window),
-            failure: Mutex::new(None),
-            stopped: Notify::new(),
-        });
+        let shared = Shared::new(work, options);
         (Self(Arc::clone(&shared)), supervisor::supervise(shared))
+    }
+
+    /// As [`new`](Self::new), for workers that others drive: nothing is run but by the hands, and neither
+    /// [`Work::begin`] nor [`Work::wait`] is called. A hand that is dropped with an item leaves the run open.
+    pub fn driven(
+        work: W,
+        options: Options,
+    ) -> (Self, Vec<Hand<W>>, impl Future<Output = Outcome<W>> + Send) {
+        let shared = Shared::new(work, options);
+        let (hands, delivery) = hand::hands(Arc::clone(&shared));
+        let pool = Self(Arc::clone(&shared));
+        let run = supervisor::supervise_delivery(shared, delivery);
+        (pool, hands, run)
     }
 
     /// Adds items from outside. Takes some 0.2 µs an item of the calling thread.
@@ -249,11 +256,28 @@ impl<W: Work> Pool<W> {
 }
 
 impl<W: Work> Shared<W> {
+    fn new(work: W, options: Options) -> Arc<Self> {
+        Arc::new(Self {
+            work,
+            options,
+            frontier: Frontier::new(),
+            discovery: Discovery::new(options.workers, options.max_items),
+            delivery: Delivery::new(options.window),
+            failure: Mutex::new(None),
+            stopped: Notify::new(),
+        })
+    }
+
     /// Ends the run with `outcome` unless it is over.
     fn stop(&self, outcome: Outcome<W>) {
-        if self.frontier.stop() {
-            *self.failure.lock() = Some(outcome);
-            self.stopped.notify_one();
+        let mut failure = self.failure.lock();
+        if !self.frontier.stop() {
+            return;
         }
+        // Who sees the stop, and takes this lock, finds its reason.
+        *failure = Some(outcome);
+        drop(failure);
+        self.frontier.tell_stop();
+        self.stopped.notify_one();
     }
 }

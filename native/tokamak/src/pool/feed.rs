@@ -1,48 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Feeds Erlang worker processes with the items of a pool.
 //!
-//! A worker process takes an item by a NIF call, and gives back what became of it with the call that
-//! takes the next one. It is sent a message only when it found none. What a worker that died had in
-//! hand fails with the reason of its death.
+//! Each has a hand of the pool: by one NIF call it gives back what became of its item and takes the next one, on its
+//! own scheduler. It is sent a message only when it found none. What a worker that died had in hand fails with
+//! the reason of its death, and the process that replaces it goes on with its hand.
 
-use super::Discovery;
-use super::item::Item;
+use super::{Discovery, Item, Job};
 use crate::atoms;
-use crate::environment::{SavedTerm, send_anywhere};
+use crate::environment::{SavedTerm, Sender, send_anywhere};
 use crate::reply::Reason;
 use parking_lot::Mutex;
-use rustler::{Encoder, LocalPid};
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use tokio::sync::oneshot;
-
-/// An item on its way to a worker.
-struct Job {
-    item: Item,
-    end: oneshot::Sender<Discovery>,
-}
-
-/// The item that a worker has in hand, and what it discovered so far.
-struct Held {
-    end: oneshot::Sender<Discovery>,
-    children: Vec<Item>,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    held: HashMap<u64, Held>,
-    waiting: Vec<(u64, LocalPid)>,
-    closed: bool,
-}
-
-/// Between a pool's tasks and its worker processes.
-pub struct Feed {
-    manager: LocalPid,
-    /// What messages to the workers and their manager carry.
-    reference: Arc<SavedTerm>,
-    state: Mutex<State>,
-}
+use rustler::{Encoder, Env, LocalPid};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use tokamak_core::pool::Hand;
 
 /// What a worker finds.
 pub enum Next {
@@ -53,130 +26,165 @@ pub enum Next {
     Over,
 }
 
+/// Between a pool and its worker processes.
+pub struct Feed {
+    manager: LocalPid,
+    /// What messages to the workers and their manager carry.
+    reference: Arc<SavedTerm>,
+    workers: OnceLock<Vec<Worker>>,
+    closed: AtomicBool,
+}
+
+struct Worker {
+    /// `None` after the end of the run.
+    hand: Mutex<Option<Hand<Job>>>,
+    bell: Arc<Bell>,
+    waker: Waker,
+}
+
+/// Wakes a worker that waits.
+struct Bell {
+    waiting: Mutex<Option<LocalPid>>,
+    reference: Arc<SavedTerm>,
+}
+
+/// Processes, each with the reference of its run.
+type Woken = Vec<(LocalPid, Arc<SavedTerm>)>;
+
+thread_local! {
+    /// In a worker's call: whom it woke. They are told by its own process, after the call let go of its hand.
+    static WOKEN: RefCell<Option<Woken>> = const { RefCell::new(None) };
+}
+
 impl Feed {
     pub fn new(manager: LocalPid, reference: SavedTerm) -> Self {
         Self {
             manager,
             reference: Arc::new(reference),
-            state: Mutex::new(State::default()),
+            workers: OnceLock::new(),
+            closed: AtomicBool::new(false),
         }
     }
 
-    /// Has a worker run an item.
-    pub async fn run(&self, item: &Item) -> Discovery {
-        let (end, ended) = oneshot::channel();
-        let item = item.clone();
-        let worker = self.state.lock().push(Job { item, end });
-        self.wake(worker);
-        // A feed that is closed drops the job.
-        ended
-            .await
-            .unwrap_or_else(|_| Err(Reason::Cancelled.into()))
+    /// The hands of its run, before that starts.
+    pub fn set_hands(&self, hands: Vec<Hand<Job>>) {
+        let worker = |hand| {
+            let bell = Arc::new(Bell {
+                waiting: Mutex::new(None),
+                reference: Arc::clone(&self.reference),
+            });
+            Worker {
+                hand: Mutex::new(Some(hand)),
+                waker: Waker::from(Arc::clone(&bell)),
+                bell,
+            }
+        };
+        let _ = self.workers.set(hands.into_iter().map(worker).collect());
+    }
+
+    /// Workers are numbered from 1.
+    fn worker(&self, number: u64) -> Option<&Worker> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.workers.get()?.get(index)
     }
 
     /// A worker gives back what became of its item, if it had one, and takes the next.
-    pub fn step(&self, worker: u64, pid: LocalPid, end: Option<Discovery>) -> Next {
-        let mut state = self.state.lock();
-        let held = state.held.remove(&worker);
-        let next = state.next(worker, pid);
-        drop(state);
-        if let (Some(held), Some(end)) = (held, end) {
-            held.finish(end);
+    pub fn step(&self, env: Env, number: u64, end: Option<Discovery>) -> Next {
+        let Some(worker) = self.worker(number) else {
+            return Next::Over;
+        };
+        let before = WOKEN.replace(Some(Vec::new()));
+        let next = worker.step(env.pid(), end);
+        let woken = WOKEN.replace(before);
+        for (pid, reference) in woken.into_iter().flatten() {
+            Sender::Process(env).send(&pid, |env| ready(env, &reference));
         }
         next
     }
 
     /// A worker's item discovered more, before its end.
-    pub fn discover(&self, worker: u64, children: Vec<Item>) {
-        if let Some(held) = self.state.lock().held.get_mut(&worker) {
-            held.children.extend(children);
+    pub fn discover(&self, number: u64, children: Vec<Item>) {
+        if let Some(worker) = self.worker(number)
+            && let Some(hand) = &mut *worker.hand.lock()
+        {
+            hand.discover(children);
         }
     }
 
-    /// A worker died.
-    pub fn lost(&self, worker: u64, reason: Reason) {
-        let mut state = self.state.lock();
-        let held = state.held.remove(&worker);
-        state.waiting.retain(|(waiting, _)| *waiting != worker);
-        // The message that was for the dead one has to go to another.
-        let other = match state.jobs.is_empty() {
-            true => None,
-            false => state.waiting.pop(),
-        };
-        drop(state);
-        self.wake(other);
-        if let Some(held) = held {
-            held.finish(Err(reason.into()));
+    /// A worker died. Its successor takes what was on its way to it.
+    pub fn lost(&self, number: u64, reason: Reason) {
+        if let Some(worker) = self.worker(number)
+            && let Some(hand) = &mut *worker.hand.lock()
+        {
+            hand.finish(Err(reason.into()));
         }
     }
 
     /// The run has ended: workers and manager are told.
     pub fn close(&self) {
-        let mut state = self.state.lock();
-        if std::mem::replace(&mut state.closed, true) {
+        if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let dropped = std::mem::take(&mut *state);
-        state.closed = true;
-        drop(state);
-        for (_, pid) in &dropped.waiting {
-            self.tell(*pid, atoms::over());
-        }
-        self.tell(self.manager, atoms::over());
-    }
-
-    fn wake(&self, worker: Option<(u64, LocalPid)>) {
-        if let Some((_, pid)) = worker {
-            self.tell(pid, atoms::ready());
-        }
-    }
-
-    fn tell(&self, pid: LocalPid, what: rustler::Atom) {
-        let reference = Arc::clone(&self.reference);
-        send_anywhere(pid, move |env| {
-            (atoms::tokamak(), reference.load(env), what).encode(env)
-        });
-    }
-}
-
-impl State {
-    /// Queues a job; gives the worker to wake for it.
-    fn push(&mut self, job: Job) -> Option<(u64, LocalPid)> {
-        if self.closed {
-            return None;
-        }
-        self.jobs.push_back(job);
-        self.waiting.pop()
-    }
-
-    fn next(&mut self, worker: u64, pid: LocalPid) -> Next {
-        if self.closed {
-            return Next::Over;
-        }
-        while let Some(Job { item, end }) = self.jobs.pop_front() {
-            // Of a run that was stopped nobody waits for the end.
-            if !end.is_closed() {
-                let children = Vec::new();
-                self.held.insert(worker, Held { end, children });
-                return Next::Item(item);
+        for worker in self.workers.get().into_iter().flatten() {
+            let hand = worker.hand.lock().take();
+            let waiting = worker.bell.waiting.lock().take();
+            drop(hand);
+            if let Some(pid) = waiting {
+                self.tell_over(pid);
             }
         }
-        self.waiting.push((worker, pid));
-        Next::Waiting
+        self.tell_over(self.manager);
+    }
+
+    fn tell_over(&self, pid: LocalPid) {
+        let reference = Arc::clone(&self.reference);
+        send_anywhere(pid, move |env| {
+            (atoms::tokamak(), reference.load(env), atoms::over()).encode(env)
+        });
     }
 }
 
-impl Held {
-    fn finish(self, end: Discovery) {
-        let Self {
-            end: sender,
-            mut children,
-        } = self;
-        let end = end.map(|(output, last)| {
-            children.extend(last);
-            (output, children)
-        });
-        // Nobody waits for it when the run was stopped.
-        let _ = sender.send(end);
+impl Worker {
+    fn step(&self, pid: LocalPid, end: Option<Discovery>) -> Next {
+        let mut place = self.hand.lock();
+        let Some(hand) = &mut *place else {
+            return Next::Over;
+        };
+        if let Some(end) = end {
+            hand.finish(end);
+        }
+        // Before it is known whether there is an item: who wakes it meanwhile is heard.
+        *self.bell.waiting.lock() = Some(pid);
+        match hand.poll_next(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(Some(item)) => {
+                *self.bell.waiting.lock() = None;
+                Next::Item(item.clone())
+            }
+            Poll::Ready(None) => Next::Over,
+            Poll::Pending => Next::Waiting,
+        }
     }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let Some(pid) = self.waiting.lock().take() else {
+            return;
+        };
+        let reference = Arc::clone(&self.reference);
+        let in_step = WOKEN.with_borrow_mut(|woken| {
+            let in_step = woken.is_some();
+            woken
+                .iter_mut()
+                .for_each(|woken| woken.push((pid, Arc::clone(&reference))));
+            in_step
+        });
+        if !in_step {
+            send_anywhere(pid, move |env| ready(env, &reference));
+        }
+    }
+}
+
+fn ready<'a>(env: Env<'a>, reference: &SavedTerm) -> rustler::Term<'a> {
+    (atoms::tokamak(), reference.load(env), atoms::ready()).encode(env)
 }

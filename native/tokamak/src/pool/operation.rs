@@ -27,8 +27,6 @@ type Begun = pool::Begun<Discovery, Waits>;
 
 /// What an item waits for.
 pub(crate) enum Waits {
-    /// For a process, which takes it then.
-    Worker,
     Future(ReplyFuture),
     Blocking(Box<dyn FnOnce() -> Reply + Send>),
 }
@@ -56,7 +54,6 @@ impl OperationHandler {
     /// Waits for an item's call.
     pub async fn wait(&self, waits: Waits) -> Discovery {
         let reply = match waits {
-            Waits::Worker => return Err(Reason::Cancelled.into()),
             Waits::Future(future) => run_limited(self.entry, future).await,
             Waits::Blocking(run) => run_blocking(self.task.runtime(), self.entry, run).await,
         };

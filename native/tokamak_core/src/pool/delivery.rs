@@ -43,10 +43,15 @@ impl Delivery {
     /// Like [`credit`](Self::credit), but while the consumer is busy with another batch, the oldest
     /// result waits for others to join it (as in Nagle's algorithm, RFC 896).
     pub(super) async fn credit_when_due(&self, oldest: Instant) {
-        if self.unacknowledged.load(Ordering::Relaxed) > 0 {
+        if !self.is_idle() {
             tokio::time::sleep_until(oldest + MAX_AGE).await;
         }
         self.credit().await;
+    }
+
+    /// Whether the consumer has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.unacknowledged.load(Ordering::Relaxed) == 0
     }
 
     fn count(&self, credit: SemaphorePermit<'_>) {

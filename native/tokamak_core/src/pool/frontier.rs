@@ -71,13 +71,15 @@ impl<T> Frontier<T> {
         }
     }
 
-    /// Ends the run as it is. `true`: this call ended it.
+    /// Ends the run as it is. `true`: this call ended it, and the caller has to [tell](Self::tell_stop).
+    #[must_use]
     pub(crate) fn stop(&self) -> bool {
-        let stopped = self.termination.stop();
-        if stopped {
-            self.sleepers.close();
-        }
-        stopped
+        self.termination.stop()
+    }
+
+    /// Wakes all who sleep, after the [`stop`](Self::stop).
+    pub(crate) fn tell_stop(&self) {
+        self.sleepers.close();
     }
 
     /// Whether the run was ended by [`stop`](Self::stop).
@@ -90,10 +92,53 @@ impl<T> Frontier<T> {
         while self.queue.pop().is_some() {}
     }
 
-    fn settle(&self, items: u64) {
+    /// Takes back items that were counted: those that are done, and those that turned out as seen.
+    pub(crate) fn settle(&self, items: u64) {
         if items > 0 && self.termination.settle(items) {
             self.sleepers.close();
         }
+    }
+
+    /// Counts items that an item in hand discovered, before it is known which of them are to be run.
+    pub(crate) fn dispatch(&self, items: u64) {
+        self.termination.dispatch(items);
+    }
+
+    /// Queues counted items by themselves. Wakes nobody: whoever pushes them takes one of them next.
+    pub(crate) fn push(&self, items: Vec<T>) {
+        for item in items {
+            self.queue.push(Chunk::One(item));
+        }
+    }
+
+    /// An item, for a worker that keeps none.
+    pub(crate) fn take(&self) -> Option<T> {
+        let item = match self.queue.pop()? {
+            Chunk::One(item) => item,
+            Chunk::Many(items) => {
+                let mut items = items.into_iter();
+                let item = items.next()?;
+                self.queue.push(Chunk::Many(items.collect()));
+                item
+            }
+        };
+        self.wake_one_if_more_is_left();
+        Some(item)
+    }
+
+    /// Sleeps until there may be an item to [`take`](Self::take), or the run is over.
+    pub(crate) async fn sleep(&self) {
+        self.sleepers.sleep_unless(|| !self.queue.is_empty()).await;
+    }
+
+    /// Whether the run is finished or stopped.
+    pub(crate) fn is_over(&self) -> bool {
+        self.termination.is_over()
+    }
+
+    /// Waits until the run is finished or stopped.
+    pub(crate) async fn over(&self) {
+        self.sleepers.closed().await;
     }
 
     fn wake_one_if_more_is_left(&self) {

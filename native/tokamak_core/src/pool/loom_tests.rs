@@ -60,6 +60,40 @@ impl Run {
             .is_ok()
     }
 
+    fn stop(&self) -> bool {
+        let stopped = self.frontier.stop();
+        if stopped {
+            self.frontier.tell_stop();
+        }
+        stopped
+    }
+
+    /// What a hand does, without results.
+    async fn work_by_hand(&self) {
+        while !self.frontier.is_stopped() {
+            let Some(item) = self.frontier.take() else {
+                if self.frontier.is_over() {
+                    break;
+                }
+                self.frontier.sleep().await;
+                continue;
+            };
+            let mut found = match item {
+                Item::Chain(1) => vec![Item::Leaf],
+                Item::Chain(n) => vec![Item::Chain(n - 1)],
+                Item::Pair => vec![Item::Leaf, Item::Seen, Item::Leaf],
+                _ => vec![],
+            };
+            let counted = found.len() as u64;
+            self.frontier.dispatch(counted);
+            choose(&mut found);
+            let seen = counted - found.len() as u64;
+            self.frontier.push(found);
+            self.done.fetch_add(1, SeqCst);
+            self.frontier.settle(1 + seen);
+        }
+    }
+
     /// What the tasks of the pool do, without results.
     async fn work(&self, chunk: usize) {
         let mut worker = Worker::new(&self.frontier, choose as fn(&mut Vec<Item>));
@@ -83,7 +117,7 @@ impl Run {
             Item::Couple => worker.dispatch(vec![Item::Meeting, Item::Meeting]),
             Item::Leaf | Item::Seen => {}
             Item::Broken => {
-                self.frontier.stop();
+                self.stop();
             }
             Item::Meeting => {
                 worker.leave_the_rest_to_others();
@@ -209,8 +243,8 @@ fn loom_a_stop_from_outside_ends_all_workers_and_ends_the_run_once() {
         assert!(run.add(&[Item::Chain(1)]));
         run.frontier.close();
         let workers = [spawn_worker(&run), spawn_worker(&run)];
-        let stopped = run.frontier.stop();
-        assert!(!run.frontier.stop());
+        let stopped = run.stop();
+        assert!(!run.stop());
         join(workers);
         assert_eq!(stopped, run.frontier.is_stopped());
         assert!(stopped || run.done.load(SeqCst) == 2);
@@ -274,8 +308,45 @@ fn loom_a_stop_ends_workers_that_keep_items() {
         assert!(run.add(&[Item::Pair]));
         run.frontier.close();
         let workers = [spawn_keeping_worker(&run), spawn_keeping_worker(&run)];
-        let stopped = run.frontier.stop();
+        let stopped = run.stop();
         join(workers);
         assert!(stopped || run.done.load(SeqCst) == 3);
+    });
+}
+
+/// One that keeps nothing, and is not a task.
+fn spawn_hand(run: &Arc<Run>) -> JoinHandle<()> {
+    let run = Arc::clone(run);
+    thread::spawn(move || block_on(run.work_by_hand()))
+}
+
+#[test]
+fn loom_two_hands_run_what_an_item_discovers_and_both_end() {
+    model(|run| {
+        assert!(run.add(&[Item::Pair]));
+        run.frontier.close();
+        join([spawn_hand(&run), spawn_hand(&run)]);
+        assert_eq!(run.done.load(SeqCst), 3);
+    });
+}
+
+#[test]
+fn loom_a_hand_that_sleeps_sees_a_chain_from_outside_and_the_end() {
+    model(|run| {
+        let hands = [spawn_hand(&run), spawn_hand(&run)];
+        assert!(run.add(&[Item::Chain(1)]));
+        run.frontier.close();
+        join(hands);
+        assert_eq!(run.done.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn loom_a_stop_ends_hands_that_sleep() {
+    model(|run| {
+        assert!(run.add(&[Item::Leaf]));
+        let hands = [spawn_hand(&run), spawn_hand(&run)];
+        assert!(run.stop());
+        join(hands);
     });
 }

@@ -17,6 +17,8 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 pub(crate) struct Sleepers {
     announced: AtomicUsize,
     permits: Semaphore,
+    /// Without permits: only ever closed.
+    end: Semaphore,
 }
 
 impl Sleepers {
@@ -24,6 +26,7 @@ impl Sleepers {
         Self {
             announced: AtomicUsize::new(0),
             permits: Semaphore::new(0),
+            end: Semaphore::new(0),
         }
     }
 
@@ -58,6 +61,12 @@ impl Sleepers {
     /// Wakes all sleepers; none sleeps from now on.
     pub(crate) fn close(&self) {
         self.permits.close();
+        self.end.close();
+    }
+
+    /// Waits until they are closed.
+    pub(crate) async fn closed(&self) {
+        self.end.take().await;
     }
 
     fn count_one_out(&self) -> bool {

@@ -22,14 +22,30 @@ pub(super) fn supervise<W: Work>(
     shared: Arc<Shared<W>>,
 ) -> impl Future<Output = Outcome<W>> + Send {
     let guard = StopOnDrop(shared);
-    async move { supervise_workers(&guard.0).await }
+    async move {
+        let shared = &guard.0;
+        let mut workers = JoinSet::new();
+        for _ in 0..shared.options.workers.get() {
+            workers.spawn(worker::work(Arc::clone(shared)));
+        }
+        supervise_tasks(shared, workers).await
+    }
 }
 
-async fn supervise_workers<W: Work>(shared: &Arc<Shared<W>>) -> Outcome<W> {
-    let mut workers = JoinSet::new();
-    for _ in 0..shared.options.workers.get() {
-        workers.spawn(worker::work(Arc::clone(shared)));
+/// Runs the task that delivers what hands do.
+pub(super) fn supervise_delivery<W: Work>(
+    shared: Arc<Shared<W>>,
+    delivery: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = Outcome<W>> + Send {
+    let guard = StopOnDrop(shared);
+    async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(delivery);
+        supervise_tasks(&guard.0, tasks).await
     }
+}
+
+async fn supervise_tasks<W: Work>(shared: &Arc<Shared<W>>, mut workers: JoinSet<()>) -> Outcome<W> {
     let mut crash = None;
     loop {
         tokio::select! {
@@ -50,8 +66,6 @@ async fn supervise_workers<W: Work>(shared: &Arc<Shared<W>>) -> Outcome<W> {
     }
     match shared.failure.lock().take() {
         Some(outcome) => outcome,
-        // Whoever cancels may not have come to say so yet.
-        None if shared.frontier.is_stopped() => Outcome::Cancelled,
         None => Outcome::Finished,
     }
 }

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Workers that somebody else drives: a process of the VM, say, that runs an item and comes back for the next.
+//!
+//! A [`Hand`] finishes an item and takes the next one on the caller's thread, so that an item which leads to
+//! another needs no other thread. Only results take one: a task collects and delivers those of all hands, as a
+//! hand may be away for long.
+
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::seen::Batch;
+use super::{Discovered, ItemError, ItemResult, OnError, Outcome, Shared, Stats, Work, delivery};
+
+/// What hands and the task that delivers share.
+pub(super) struct Driven<W: Work> {
+    shared: Arc<Shared<W>>,
+    outbox: Mutex<Outbox<W>>,
+    /// The outbox is no longer empty, or has a full batch.
+    changed: Notify,
+}
+
+struct Outbox<W: Work> {
+    results: Vec<ItemResult<W>>,
+    /// When the first of `results` came; of no meaning without results.
+    oldest: Instant,
+    stats: Stats,
+    /// Hands that wait for room.
+    waiting: Vec<Waker>,
+    /// Nobody delivers any more, so nobody has to wait.
+    closed: bool,
+}
+
+/// Closes the outbox when its task ends, or is ended.
+struct Close<W: Work>(Arc<Driven<W>>);
+
+impl<W: Work> Drop for Close<W> {
+    fn drop(&mut self) {
+        let mut outbox = self.0.outbox.lock();
+        outbox.closed = true;
+        let waiting = mem::take(&mut outbox.waiting);
+        drop(outbox);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A worker's place. To be driven by one at a time; whoever holds it may change.
+pub struct Hand<W: Work> {
+    driven: Arc<Driven<W>>,
+    item: Option<W::Item>,
+    /// Discovered by the item in hand before its end.
+    children: Vec<W::Item>,
+    batch: Batch<W::Key>,
+    asleep: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// As many hands as the options want workers, and the task that delivers their results.
+pub(super) fn hands<W: Work>(
+    shared: Arc<Shared<W>>,
+) -> (Vec<Hand<W>>, impl Future<Output = ()> + Send) {
+    let count = shared.options.workers.get();
+    let driven = Arc::new(Driven {
+        shared,
+        outbox: Mutex::new(Outbox {
+            results: Vec::new(),
+            oldest: Instant::now(),
+            stats: Stats::default(),
+            waiting: Vec::new(),
+            closed: false,
+        }),
+        changed: Notify::new(),
+    });
+    let hand = |_| Hand {
+        driven: Arc::clone(&driven),
+        item: None,
+        children: Vec::new(),
+        batch: Batch::new(),
+        asleep: None,
+    };
+    let hands = (0..count).map(hand).collect();
+    let close = Close(driven);
+    (hands, async move { close.0.deliver_results().await })
+}
+
+impl<W: Work> Hand<W> {
+    /// The next item to run, once the one before is finished; `None` when the run is over. The waker is woken when
+    /// it is worth to ask again.
+    pub fn poll_next(&mut self, cx: &mut Context) -> Poll<Option<&W::Item>> {
+        let frontier = &self.driven.shared.frontier;
+        while self.item.is_none() {
+            if frontier.is_stopped() {
+                return Poll::Ready(None);
+            }
+            if let Some(asleep) = &mut self.asleep {
+                ready!(asleep.as_mut().poll(cx));
+                self.asleep = None;
+            }
+            ready!(self.driven.poll_room(cx));
+            self.item = frontier.take();
+            if self.item.is_none() {
+                if frontier.is_over() {
+                    return Poll::Ready(None);
+                }
+                let driven = Arc::clone(&self.driven);
+                self.asleep = Some(Box::pin(
+                    async move { driven.shared.frontier.sleep().await },
+                ));
+            }
+        }
+        Poll::Ready(self.item.as_ref())
+    }
+
+    /// The item in hand discovered these, too. They are dispatched with its end, if it is not an error.
+    pub fn discover(&mut self, children: Vec<W::Item>) {
+        if self.item.is_some() {
+            self.children.extend(children);
+        }
+    }
+
+    /// The item in hand, if there is one, has ended.
+    pub fn finish(&mut self, ended: Discovered<W>) {
+        let Some(item) = self.item.take() else {
+            return;
+        };
+        let shared = &self.driven.shared;
+        let mut children = mem::take(&mut self.children);
+        let mut settled = 1;
+        let result = ended.map(|(output, more)| {
+            children.extend(more);
+            let counted = children.len() as u64;
+            shared.frontier.dispatch(counted);
+            shared
+                .discovery
+                .select(&shared.work, &mut children, &mut self.batch);
+            settled += counted - children.len() as u64;
+            shared.frontier.push(children);
+            output
+        });
+        match result {
+            Err(error) if shared.options.on_error == OnError::Stop => {
+                shared.stop(Outcome::Failed(item, ItemError::Failed(error)));
+            }
+            result => self.driven.put((item, result.map_err(ItemError::Failed))),
+        }
+        // Its result is in the outbox: whoever sees that the run is over finds all of them.
+        shared.frontier.settle(settled);
+    }
+}
+
+impl<W: Work> Driven<W> {
+    fn put(&self, result: ItemResult<W>) {
+        let batch = self.shared.options.batch.get();
+        let mut outbox = self.outbox.lock();
+        match result.1 {
+            Ok(_) => outbox.stats.succeeded += 1,
+            Err(_) => outbox.stats.failed += 1,
+        }
+        if outbox.results.is_empty() {
+            outbox.oldest = Instant::now();
+        }
+        outbox.results.push(result);
+        let count = outbox.results.len();
+        drop(outbox);
+        if count == 1 || count == batch {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether one more result would have a place: one batch can wait for its credit, one can be made.
+    fn poll_room(&self, cx: &mut Context) -> Poll<()> {
+        let mut outbox = self.outbox.lock();
+        if outbox.closed || outbox.results.len() < 2 * self.shared.options.batch.get() {
+            return Poll::Ready(());
+        }
+        outbox.waiting.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    async fn deliver_results(&self) {
+        loop {
+            // Before the look at the outbox: after it nothing comes any more.
+            let over = self.shared.frontier.is_over();
+            let (count, oldest) = {
+                let outbox = self.outbox.lock();
+                (outbox.results.len(), outbox.oldest)
+            };
+            if count == 0 {
+                if over {
+                    return;
+                }
+                tokio::select! {
+                    () = self.changed.notified() => {}
+                    () = self.shared.frontier.over() => {}
+                }
+                continue;
+            }
+            let delivery = &self.shared.delivery;
+            let is_due = over
+                || count >= self.shared.options.batch.get()
+                || delivery.is_idle()
+                || oldest.elapsed() >= delivery::MAX_AGE;
+            if !is_due {
+                // More may come that share its message.
+                let due = tokio::time::sleep_until(oldest + delivery::MAX_AGE);
+                tokio::select! {
+                    () = due => {}
+                    () = self.changed.notified() => {}
+                    () = self.shared.frontier.over() => {}
+                }
+                continue;
+            }
+            delivery.credit().await;
+            self.deliver();
+        }
+    }
+
+    fn deliver(&self) {
+        let batch = self.shared.options.batch.get();
+        let mut outbox = self.outbox.lock();
+        let count = batch.min(outbox.results.len());
+        let rest = outbox.results.split_off(count);
+        let results = mem::replace(&mut outbox.results, rest);
+        let mut stats = mem::take(&mut outbox.stats);
+        let waiting = mem::take(&mut outbox.waiting);
+        drop(outbox);
+        self.shared.discovery.publish(&mut stats);
+        self.shared.work.deliver(results);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
