@@ -112,11 +112,7 @@ impl<K: Hash + Eq> Seen<K> {
     }
 
     /// Leaves a candidate for each key, in their order.
-    fn insert_all(
-        &self,
-        keys: impl DoubleEndedIterator<Item = K> + ExactSizeIterator,
-        batch: &mut Batch<K>,
-    ) {
+    fn insert_all(&self, keys: impl Iterator<Item = K>, batch: &mut Batch<K>) {
         let Batch { candidates, first } = batch;
         first.resize(self.shards.len(), NONE);
         for key in keys {
