@@ -2,7 +2,7 @@
 //! A worker pool whose workers others drive.
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An item that fails.
 const FAILS: u64 = 1_000_000;
+
+/// Much more than a hand queues itself.
+const COUNT: u64 = 100_000;
 
 /// Has its results sent to the test.
 struct Job {
@@ -123,6 +126,38 @@ async fn each_key_is_run_once_and_the_run_ends() {
             (602, 601, 1)
         );
     }
+}
+
+#[tokio::test]
+async fn what_discovers_much_keeps_no_hand_and_is_run_to_the_end() {
+    let (batches, mut delivered) = mpsc::unbounded_channel();
+    let (pool, mut hands, run) = Pool::driven(Job { batches }, options(2));
+    let run = tokio::spawn(run);
+    let mut first = hands.pop().expect("a hand");
+    let mut noop = Context::from_waker(Waker::noop());
+    pool.add(vec![COUNT]).expect("open");
+    pool.close();
+    assert!(matches!(
+        first.poll_next(&mut noop),
+        Poll::Ready(Some(&COUNT))
+    ));
+    // Each twice.
+    first.discover((0..COUNT).collect());
+    first.finish(Ok((COUNT, (0..COUNT).collect())));
+    hands.push(first);
+    let drivers = hands.into_iter().map(|hand| drive(hand, false)).collect();
+    let mut results = 0;
+    while let Some(batch) = timeout(PATIENCE, delivered.recv()).await.expect("in time") {
+        results += batch.len();
+        pool.ack(1);
+        if results as u64 == COUNT + 1 {
+            break;
+        }
+    }
+    let outcome = timeout(PATIENCE, run).await.expect("the run ends");
+    assert!(matches!(outcome, Ok(Outcome::Finished)));
+    assert_eq!(ran(drivers) as u64, COUNT);
+    assert_eq!(pool.stats().duplicates, COUNT);
 }
 
 #[tokio::test]

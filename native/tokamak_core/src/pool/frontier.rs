@@ -104,7 +104,8 @@ impl<T> Frontier<T> {
         self.termination.dispatch(items);
     }
 
-    /// Queues counted items by themselves. Wakes nobody: whoever pushes them takes one of them next.
+    /// Queues counted items by themselves. Wakes nobody: whoever pushes them takes one of them next, or
+    /// [wakes](Self::wake_one_if_more_is_left) somebody.
     pub(crate) fn push(&self, items: Vec<T>) {
         for item in items {
             self.queue.push(Chunk::One(item));
@@ -141,7 +142,8 @@ impl<T> Frontier<T> {
         self.sleepers.closed().await;
     }
 
-    fn wake_one_if_more_is_left(&self) {
+    /// Wakes one who sleeps, if there is something for it.
+    pub(crate) fn wake_one_if_more_is_left(&self) {
         if self.sleepers.are_there() && !self.queue.is_empty() {
             self.sleepers.wake_one();
         }

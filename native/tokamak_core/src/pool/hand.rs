@@ -2,8 +2,8 @@
 //! Workers that somebody else drives: a process of the VM, say, that runs an item and comes back for the next.
 //!
 //! A [`Hand`] finishes an item and takes the next one on the caller's thread, so that an item which leads to
-//! another needs no other thread. Only results take one: a task collects and delivers those of all hands, as a
-//! hand may be away for long.
+//! another needs no other thread. A task does what would keep a caller for long, or has to be done while all of
+//! them are away: it delivers the results of all hands, and queues what an item discovered that discovered much.
 
 use std::mem;
 use std::pin::Pin;
@@ -17,13 +17,27 @@ use tokio::time::Instant;
 use super::seen::Batch;
 use super::{Discovered, ItemError, ItemResult, OnError, Outcome, Shared, Stats, Work, delivery};
 
-/// What hands and the task that delivers share.
+/// What one call of a hand looks up and queues, at most: more of it is the task's.
+const FEW: usize = 512;
+
+/// What hands and their task share.
 pub(super) struct Driven<W: Work> {
     shared: Arc<Shared<W>>,
     outbox: Mutex<Outbox<W>>,
     /// The outbox is no longer empty, or has a full batch.
     changed: Notify,
+    /// Items that discovered many.
+    large: Mutex<Vec<Large<W>>>,
+    /// There is one.
+    found_many: Notify,
 }
+
+/// An item that ended, its result and its children.
+type Large<W> = (
+    <W as Work>::Item,
+    <W as Work>::Output,
+    Vec<<W as Work>::Item>,
+);
 
 struct Outbox<W: Work> {
     results: Vec<ItemResult<W>>,
@@ -59,7 +73,7 @@ pub struct Hand<W: Work> {
     asleep: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// As many hands as the options want workers, and the task that delivers their results.
+/// As many hands as the options want workers, and their task.
 pub(super) fn hands<W: Work>(
     shared: Arc<Shared<W>>,
 ) -> (Vec<Hand<W>>, impl Future<Output = ()> + Send) {
@@ -74,6 +88,8 @@ pub(super) fn hands<W: Work>(
             closed: false,
         }),
         changed: Notify::new(),
+        large: Mutex::new(Vec::new()),
+        found_many: Notify::new(),
     });
     let hand = |_| Hand {
         driven: Arc::clone(&driven),
@@ -84,7 +100,11 @@ pub(super) fn hands<W: Work>(
     };
     let hands = (0..count).map(hand).collect();
     let close = Close(driven);
-    (hands, async move { close.0.deliver_results().await })
+    let task = async move {
+        let driven = &close.0;
+        tokio::join!(driven.deliver_results(), driven.conclude_large_items());
+    };
+    (hands, task)
 }
 
 impl<W: Work> Hand<W> {
@@ -127,32 +147,77 @@ impl<W: Work> Hand<W> {
         let Some(item) = self.item.take() else {
             return;
         };
-        let shared = &self.driven.shared;
         let mut children = mem::take(&mut self.children);
-        let mut settled = 1;
-        let result = ended.map(|(output, more)| {
-            children.extend(more);
-            let counted = children.len() as u64;
-            shared.frontier.dispatch(counted);
-            shared
-                .discovery
-                .select(&shared.work, &mut children, &mut self.batch);
-            settled += counted - children.len() as u64;
-            shared.frontier.push(children);
-            output
-        });
-        match result {
-            Err(error) if shared.options.on_error == OnError::Stop => {
-                shared.stop(Outcome::Failed(item, ItemError::Failed(error)));
+        match ended {
+            Err(error) => self.driven.conclude(item, Err(error), 0),
+            Ok((output, more)) => {
+                children.extend(more);
+                if children.len() > FEW {
+                    self.driven.large.lock().push((item, output, children));
+                    self.driven.found_many.notify_one();
+                } else {
+                    let seen = self.driven.queue(children, &mut self.batch);
+                    self.driven.conclude(item, Ok(output), seen);
+                }
             }
-            result => self.driven.put((item, result.map_err(ItemError::Failed))),
         }
-        // Its result is in the outbox: whoever sees that the run is over finds all of them.
-        shared.frontier.settle(settled);
     }
 }
 
 impl<W: Work> Driven<W> {
+    /// Queues what an item discovered that is not yet settled; gives how many of it were seen before.
+    fn queue(&self, mut children: Vec<W::Item>, batch: &mut Batch<W::Key>) -> u64 {
+        let Shared {
+            work,
+            frontier,
+            discovery,
+            ..
+        } = &*self.shared;
+        let counted = children.len();
+        frontier.dispatch(counted as u64);
+        discovery.select(work, &mut children, batch);
+        let seen = counted - children.len();
+        frontier.push(children);
+        seen as u64
+    }
+
+    /// An item has ended, and what it discovered is queued.
+    fn conclude(&self, item: W::Item, result: Result<W::Output, W::Error>, seen: u64) {
+        match result {
+            Err(error) if self.shared.options.on_error == OnError::Stop => {
+                let error = ItemError::Failed(error);
+                self.shared.stop(Outcome::Failed(item, error));
+            }
+            result => self.put((item, result.map_err(ItemError::Failed))),
+        }
+        // Its result is in the outbox: whoever sees that the run is over finds all of them.
+        self.shared.frontier.settle(1 + seen);
+    }
+
+    /// Until the run is over: queues what items discovered that discovered much, some of it at a time.
+    async fn conclude_large_items(&self) {
+        let frontier = &self.shared.frontier;
+        let mut batch = Batch::new();
+        while !frontier.is_over() {
+            tokio::select! {
+                () = self.found_many.notified() => {}
+                () = frontier.over() => return,
+            }
+            let items = mem::take(&mut *self.large.lock());
+            for (item, output, children) in items {
+                let mut children = children.into_iter();
+                let mut seen = 0;
+                while children.len() > 0 {
+                    let some = children.by_ref().take(FEW).collect();
+                    seen += self.queue(some, &mut batch);
+                    frontier.wake_one_if_more_is_left();
+                    tokio::task::yield_now().await;
+                }
+                self.conclude(item, Ok(output), seen);
+            }
+        }
+    }
+
     fn put(&self, result: ItemResult<W>) {
         let batch = self.shared.options.batch.get();
         let mut outbox = self.outbox.lock();
