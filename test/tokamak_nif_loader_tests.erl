@@ -8,7 +8,7 @@ the_built_library_fits_its_module_test() ->
     ?assertEqual({module, tokamak_nif}, code:ensure_loaded(tokamak_nif)).
 
 a_missing_library_says_how_to_build_it_test() ->
-    in_directory(fun(Dir) ->
+    tokamak_test:with_directory(fun(Dir) ->
         {error, {tokamak_nif, Text}} = tokamak_nif_loader:check(Dir, lib, 1),
         ?assertMatch({match, _}, re:run(Text, "lib[.]so is missing.*rebar3 compile.*cargo"))
     end).
@@ -35,7 +35,7 @@ a_file_without_a_version_is_refused_test() ->
                               {<<"tokamak_abi_version=">>, "stale"}]].
 
 an_unreadable_library_says_why_test() ->
-    in_directory(fun(Dir) ->
+    tokamak_test:with_directory(fun(Dir) ->
         ok = file:make_dir(library(Dir)),
         {error, {tokamak_nif, Text}} = tokamak_nif_loader:check(Dir, lib, 1),
         ok = file:del_dir(library(Dir)),
@@ -43,20 +43,10 @@ an_unreadable_library_says_why_test() ->
     end).
 
 with_content(Content, Test) ->
-    in_directory(fun(Dir) ->
+    tokamak_test:with_directory(fun(Dir) ->
         ok = file:write_file(library(Dir), Content),
         Test(Dir)
     end).
-
-in_directory(Test) ->
-    Name = "tokamak_" ++ os:getpid() ++ "_" ++ integer_to_list(erlang:unique_integer([positive])),
-    Dir = filename:join("/tmp", Name),
-    ok = file:make_dir(Dir),
-    try
-        Test(Dir)
-    after
-        file:del_dir_r(Dir)
-    end.
 
 library(Dir) ->
     filename:join(Dir, "lib.so").
