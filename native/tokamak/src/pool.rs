@@ -384,7 +384,7 @@ pub(crate) fn of_reply(env: Env, reply: &Reply, routed: bool) -> Discovery {
 pub(crate) fn of_end(end: Term, routed: bool) -> Discovery {
     match end.decode::<(rustler::Atom, Term)>() {
         Ok((ok, value)) if ok == atoms::ok() => take_apart(value, routed),
-        Ok((_, reason)) => Err(Reason::Term(Arc::new(SavedTerm::save(reason))).into()),
+        Ok((_, reason)) => Err(Reason::of_term(reason).into()),
         Err(_) => Err(Reason::Cancelled.into()),
     }
 }

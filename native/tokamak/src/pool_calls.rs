@@ -296,7 +296,7 @@ pub fn step<'a>(env: Env<'a>, handle: Term<'a>, worker: u64, end: Term<'a>) -> T
     };
     let end = match end.decode::<(Atom, Term)>() {
         Ok((ok, value)) if ok == atoms::ok() => Some(handle.ended(value)),
-        Ok((_, reason)) => Some(Err(Reason::Term(Arc::new(SavedTerm::save(reason))).into())),
+        Ok((_, reason)) => Some(Err(Reason::of_term(reason).into())),
         Err(_) => None,
     };
     match feed.step(env, worker, end) {
@@ -335,7 +335,7 @@ pub fn lost<'a>(env: Env<'a>, handle: Term<'a>, worker: u64, reason: Term<'a>) -
         return atoms::badarg().encode(env);
     };
     if let Some(feed) = handle.run.as_ref().and_then(|run| run.feed.as_ref()) {
-        feed.lost(worker, Reason::Term(Arc::new(SavedTerm::save(reason))));
+        feed.lost(worker, Reason::of_term(reason));
     }
     atoms::ok().encode(env)
 }

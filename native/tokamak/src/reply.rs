@@ -55,6 +55,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Any term, kept.
+    pub fn of_term(term: Term) -> Self {
+        Self::Term(Arc::new(SavedTerm::save(term)))
+    }
+
     /// The reason of a panic.
     pub fn of_panic(panic: &(dyn Any + Send)) -> Self {
         Self::Panic(panic_text(panic))

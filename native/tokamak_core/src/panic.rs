@@ -36,12 +36,9 @@ pub fn catch<T>(call: impl FnOnce() -> T) -> Result<T, String> {
 pub async fn catch_future<F: Future>(future: F) -> Result<F::Output, String> {
     // A future that panicked is not polled again, only dropped, so no broken state is observed.
     let mut future = pin!(future);
-    poll_fn(
-        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(payload) => Poll::Ready(Err(text(&*payload))),
-        },
-    )
+    poll_fn(|context| match catch(|| future.as_mut().poll(context)) {
+        Ok(polled) => polled.map(Ok),
+        Err(text) => Poll::Ready(Err(text)),
+    })
     .await
 }

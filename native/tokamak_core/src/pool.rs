@@ -200,7 +200,11 @@ impl<W: Work> Pool<W> {
     /// waiting for that. For a time limit, [`cancel`](Self::cancel) the run and wait for its end.
     pub fn new(work: W, options: Options) -> (Self, impl Future<Output = Outcome<W>> + Send) {
         let shared = Shared::new(work, options);
-        (Self(Arc::clone(&shared)), supervisor::supervise(shared))
+        let pool = Self(Arc::clone(&shared));
+        (
+            pool,
+            supervisor::supervise(shared, supervisor::spawn_workers),
+        )
     }
 
     /// As [`new`](Self::new), for workers that others drive: nothing is run but by the hands, and neither
@@ -210,9 +214,11 @@ impl<W: Work> Pool<W> {
         options: Options,
     ) -> (Self, Vec<Hand<W>>, impl Future<Output = Outcome<W>> + Send) {
         let shared = Shared::new(work, options);
-        let (hands, delivery) = hand::hands(Arc::clone(&shared));
+        let (hands, task) = hand::hands(Arc::clone(&shared));
         let pool = Self(Arc::clone(&shared));
-        let run = supervisor::supervise_delivery(shared, delivery);
+        let run = supervisor::supervise(shared, |_, tasks| {
+            tasks.spawn(task);
+        });
         (pool, hands, run)
     }
 

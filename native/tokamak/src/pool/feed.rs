@@ -104,19 +104,19 @@ impl Feed {
 
     /// A worker's item discovered more, before its end.
     pub fn discover(&self, number: u64, children: Vec<Item>) {
-        if let Some(worker) = self.worker(number)
-            && let Some(hand) = &mut *worker.hand.lock()
-        {
-            hand.discover(children);
-        }
+        self.with_hand(number, |hand| hand.discover(children));
     }
 
     /// A worker died. Its successor takes what was on its way to it.
     pub fn lost(&self, number: u64, reason: Reason) {
+        self.with_hand(number, |hand| hand.finish(Err(reason.into())));
+    }
+
+    fn with_hand(&self, number: u64, run: impl FnOnce(&mut Hand<Job>)) {
         if let Some(worker) = self.worker(number)
             && let Some(hand) = &mut *worker.hand.lock()
         {
-            hand.finish(Err(reason.into()));
+            run(hand);
         }
     }
 
@@ -172,16 +172,10 @@ impl Wake for Bell {
             return;
         };
         let reference = Arc::clone(&self.reference);
-        let in_step = WOKEN.with_borrow_mut(|woken| {
-            let in_step = woken.is_some();
-            woken
-                .iter_mut()
-                .for_each(|woken| woken.push((pid, Arc::clone(&reference))));
-            in_step
+        WOKEN.with_borrow_mut(|woken| match woken {
+            Some(woken) => woken.push((pid, reference)),
+            None => send_anywhere(pid, move |env| ready(env, &reference)),
         });
-        if !in_step {
-            send_anywhere(pid, move |env| ready(env, &reference));
-        }
     }
 }
 

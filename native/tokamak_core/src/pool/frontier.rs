@@ -119,7 +119,9 @@ impl<T> Frontier<T> {
             Chunk::Many(items) => {
                 let mut items = items.into_iter();
                 let item = items.next()?;
-                self.queue.push(Chunk::Many(items.collect()));
+                if items.len() > 0 {
+                    self.queue.push(Chunk::Many(items.collect()));
+                }
                 item
             }
         };

@@ -26,6 +26,18 @@ enum Item {
     Seen,
 }
 
+impl Item {
+    fn discovers(self) -> Vec<Item> {
+        match self {
+            Item::Chain(1) => vec![Item::Leaf],
+            Item::Chain(n) => vec![Item::Chain(n - 1)],
+            Item::Pair => vec![Item::Leaf, Item::Seen, Item::Leaf],
+            Item::Couple => vec![Item::Meeting, Item::Meeting],
+            Item::Leaf | Item::Broken | Item::Meeting | Item::Seen => vec![],
+        }
+    }
+}
+
 fn choose(items: &mut Vec<Item>) {
     items.retain(|item| !matches!(item, Item::Seen));
 }
@@ -78,12 +90,7 @@ impl Run {
                 self.frontier.sleep().await;
                 continue;
             };
-            let mut found = match item {
-                Item::Chain(1) => vec![Item::Leaf],
-                Item::Chain(n) => vec![Item::Chain(n - 1)],
-                Item::Pair => vec![Item::Leaf, Item::Seen, Item::Leaf],
-                _ => vec![],
-            };
+            let mut found = item.discovers();
             let counted = found.len() as u64;
             self.frontier.dispatch(counted);
             choose(&mut found);
@@ -111,11 +118,6 @@ impl Run {
 
     fn run(&self, item: Item, worker: &mut Worker<'_, Item, fn(&mut Vec<Item>)>) {
         match item {
-            Item::Chain(1) => worker.dispatch(vec![Item::Leaf]),
-            Item::Chain(n) => worker.dispatch(vec![Item::Chain(n - 1)]),
-            Item::Pair => worker.dispatch(vec![Item::Leaf, Item::Seen, Item::Leaf]),
-            Item::Couple => worker.dispatch(vec![Item::Meeting, Item::Meeting]),
-            Item::Leaf | Item::Seen => {}
             Item::Broken => {
                 self.stop();
             }
@@ -123,6 +125,7 @@ impl Run {
                 worker.leave_the_rest_to_others();
                 self.meet();
             }
+            _ => worker.dispatch(item.discovers()),
         }
     }
 

@@ -17,40 +17,32 @@ impl<W: Work> Drop for StopOnDrop<W> {
     }
 }
 
-/// Runs the workers; ends when the last one is gone.
+/// Runs the tasks that `spawn` makes; ends when the last one is gone.
 pub(super) fn supervise<W: Work>(
     shared: Arc<Shared<W>>,
-) -> impl Future<Output = Outcome<W>> + Send {
-    let guard = StopOnDrop(shared);
-    async move {
-        let shared = &guard.0;
-        let mut workers = JoinSet::new();
-        for _ in 0..shared.options.workers.get() {
-            workers.spawn(worker::work(Arc::clone(shared)));
-        }
-        supervise_tasks(shared, workers).await
-    }
-}
-
-/// Runs the task that delivers what hands do.
-pub(super) fn supervise_delivery<W: Work>(
-    shared: Arc<Shared<W>>,
-    delivery: impl Future<Output = ()> + Send + 'static,
+    spawn: impl FnOnce(&Arc<Shared<W>>, &mut JoinSet<()>) + Send,
 ) -> impl Future<Output = Outcome<W>> + Send {
     let guard = StopOnDrop(shared);
     async move {
         let mut tasks = JoinSet::new();
-        tasks.spawn(delivery);
+        spawn(&guard.0, &mut tasks);
         supervise_tasks(&guard.0, tasks).await
     }
 }
 
-async fn supervise_tasks<W: Work>(shared: &Arc<Shared<W>>, mut workers: JoinSet<()>) -> Outcome<W> {
+/// As many workers as the options want.
+pub(super) fn spawn_workers<W: Work>(shared: &Arc<Shared<W>>, tasks: &mut JoinSet<()>) {
+    for _ in 0..shared.options.workers.get() {
+        tasks.spawn(worker::work(Arc::clone(shared)));
+    }
+}
+
+async fn supervise_tasks<W: Work>(shared: &Arc<Shared<W>>, mut tasks: JoinSet<()>) -> Outcome<W> {
     let mut crash = None;
     loop {
         tokio::select! {
-            () = shared.stopped.notified() => workers.abort_all(),
-            joined = workers.join_next() => match joined {
+            () = shared.stopped.notified() => tasks.abort_all(),
+            joined = tasks.join_next() => match joined {
                 None => break,
                 Some(Err(error)) if error.is_panic() => {
                     crash = Some(panic::text(&*error.into_panic()));
