@@ -112,6 +112,10 @@ loops(#{loops := Loops, loop_totals := Totals, wake_to_drain := Wakes}) ->
         {"loop_events_delivered_total", counter, "Events delivered.", Of(drained)},
         {"loop_events_refused_total", counter, "Events and timers refused: a loop was full.", Of(refused)},
         {"loop_events_coalesced_total", counter, "Readiness that was pending already.", Of(coalesced)},
+        {"loop_busy_polls_total", counter, "Looks before a sleep, by whether they found something.", [
+            {[{result, found}], maps:get(busy_polls, Totals) - maps:get(busy_polls_in_vain, Totals)},
+            {[{result, in_vain}], maps:get(busy_polls_in_vain, Totals)}
+        ]},
         {"loop_wakes_total", counter, "Wakes that were due.", Of(wakes)},
         {"loop_wake_to_drain_seconds", histogram, "From a wake to its drain; one wake in 8 is timed.", [{[], Wakes}]}
     ].

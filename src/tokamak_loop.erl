@@ -162,7 +162,8 @@ closed(Loop) ->
 
 %% @doc Shows a loop's options and counters: `queued' events, `timers' set, descriptors watched by `readers'
 %% and `writers', `handlers'; and since its start: events `pushed' and `drained', `wakes' sent, descriptor
-%% events `coalesced' with a pending one, events `refused', and the `high_water_mark' of the queue.
+%% events `coalesced' with a pending one, events `refused', the `high_water_mark' of the queue, and `busy_polls':
+%% how often its consumer looked a moment longer before it slept, `busy_polls_in_vain' of them without finding anything.
 %%
 %% ```
 %% {ok, Loop} = tokamak_loop:new(#{max_queue => 1000}).
@@ -177,7 +178,8 @@ info(Loop) ->
     end.
 
 %% @doc Takes the events that are pending, 1,024 at most; if there is none, waits up to `Timeout' milliseconds for the
-%% first and returns `[]' when none came. With 0 it only looks.
+%% first and returns `[]' when none came. With 0 it only looks. It may keep its scheduler for some microseconds more
+%% before it waits, while descriptors follow each other that fast (`busy_poll' in docs/configuration.md).
 %%
 %% `busy': another process is waiting in poll. Only its owner may poll a raw loop.
 %%

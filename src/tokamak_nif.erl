@@ -7,7 +7,7 @@
 %% @private
 -module(tokamak_nif).
 
--export([abi_version/0, start/1, stop/0, counts/0, table/0]).
+-export([abi_version/0, start/2, stop/0, counts/0, table/0]).
 -export([id_next/0, id_reserve/1]).
 -export([
     fd_open/2,
@@ -80,7 +80,7 @@
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
--define(ABI_VERSION, 4).
+-define(ABI_VERSION, 5).
 -define(STUB, erlang:nif_error(not_loaded)).
 
 -include("tokamak_engine_stubs.hrl").
@@ -100,8 +100,9 @@ is_of_this_version() ->
 abi_version() -> ?STUB.
 
 %% @doc Starts the native services; the calling process closes what dead processes left selected.
--spec start(ProgressInterval :: pos_integer()) -> ok | {error, {atom(), binary()}}.
-start(_ProgressInterval) -> ?STUB.
+-spec start(ProgressInterval :: pos_integer(), BusyPoll :: non_neg_integer()) ->
+    ok | {error, {atom(), binary()}}.
+start(_ProgressInterval, _BusyPoll) -> ?STUB.
 
 %% @doc Closes all loops and stops the native services.
 -spec stop() -> ok.

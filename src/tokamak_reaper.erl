@@ -25,7 +25,7 @@ reap() ->
 %% @private
 -spec init([]) -> {ok, #{}} | {stop, term()}.
 init([]) ->
-    case tokamak_nif:start(tokamak_config:get(progress_interval)) of
+    case tokamak_nif:start(tokamak_config:get(progress_interval), tokamak_config:get(busy_poll)) of
         ok ->
             ok = reap(),
             {ok, #{}};

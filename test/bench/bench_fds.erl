@@ -5,7 +5,8 @@
 %% consumer has read all of them, as peers do that wait for an answer; with one descriptor that is a
 %% ping-pong. `backlog': bytes wait in the pipes and each read takes one, as with a busy peer.
 %%
-%% The consumer owns a raw loop and serves each event by `tokamak_fd:read_and_reselect/2'. Baseline:
+%% The consumer polls a loop and serves each event by `tokamak_fd:read_and_reselect/2'; a loop has the native
+%% backend unless it is told otherwise. Some rows have the owner of a raw loop, which drains, instead. Baseline:
 %% enif_select by hand, where the VM sends the consumer a message for each event, which then asks for the
 %% callback id, reads and selects again in three calls; and the same in one call. In a backlog, both
 %% backends of tokamak report again what is still ready without their source, so that they are measured
@@ -30,24 +31,32 @@ benches(Options) ->
         [fun() -> growth(Size, Options) end || Size <- ?SIZES].
 
 marked(Size, Workload, NativeMarks, Options) ->
-    Kinds = [native, select, by_hand_separate, by_hand_combined],
+    Kinds = [native, {raw, native}, select, by_hand_separate, by_hand_combined],
     Measured = measure(Kinds, Size, Workload, Options),
-    CombinedMarks =
-        case Size of
-            100 -> #{must => 1.15, aim => 1.3};
-            _ -> #{}
-        end,
+    Row = fun(Of, Beside, More) -> row(title(Size, Workload, Of), Measured, Of, Beside, More) end,
     {SelectMarks, ByHandMarks} =
         case Workload of
             rounds -> {NativeMarks, #{}};
             backlog -> {#{}, NativeMarks}
         end,
-    Name = io_lib:format("~b fd(s), ~p, ", [Size, Workload]),
     [
-        row([Name, "select"], Measured, select, by_hand_separate, CombinedMarks#{plot => plot(select, Workload, Size)}),
-        row([Name, "native"], Measured, native, select, SelectMarks#{plot => plot(native, Workload, Size)}),
-        row([Name, "native"], Measured, native, by_hand_combined, ByHandMarks#{plot => plot(native, Workload, Size)})
+        Row(native, by_hand_separate, (combined_marks(Size))#{plot => plot(native, Workload, Size)}),
+        Row(native, select, SelectMarks#{plot => plot(native, Workload, Size)}),
+        Row(native, by_hand_combined, ByHandMarks#{plot => plot(native, Workload, Size)}),
+        Row({raw, native}, by_hand_combined, #{}),
+        Row(select, by_hand_separate, #{plot => plot(select, Workload, Size)}),
+        Row(by_hand_combined, by_hand_separate, #{})
     ].
+
+combined_marks(100) -> #{must => 1.15, aim => 1.3};
+combined_marks(_Size) -> #{}.
+
+title(Size, Workload, Of) -> io_lib:format("~b fd(s), ~p, ~s", [Size, Workload, short(Of)]).
+
+short(native) -> "native";
+short({raw, native}) -> "native, raw loop";
+short(select) -> "select";
+short(by_hand_combined) -> "by hand, combined".
 
 plot(Backend, Workload, Size) ->
     #{
@@ -64,9 +73,8 @@ growth(Wanted, Options) ->
     %% Two for each pipe, and some are open already.
     Size = min(Wanted, (bench_system:max_descriptors() - 200) div 2),
     Measured = measure([native, select, by_hand_combined], Size, rounds, Options),
-    Name = io_lib:format("~b fd(s), rounds, native", [Size]),
     [
-        row(Name, Measured, native, Baseline, #{plot => plot(native, rounds, Size)})
+        row(title(Size, rounds, native), Measured, native, Baseline, #{plot => plot(native, rounds, Size)})
      || Baseline <- [select, by_hand_combined]
     ].
 
@@ -138,9 +146,15 @@ open(by_hand_separate, Pipes) ->
     {by_hand_separate, tokamak_bench_nif:select_open(Pipes)};
 open(by_hand_combined, Pipes) ->
     {by_hand_combined, tokamak_bench_nif:select_open(Pipes)};
-open(Backend, Pipes) ->
+open({raw, Backend}, Pipes) ->
     {ok, Loop} = tokamak_loop:open(#{backend => Backend}),
-    {Loop, list_to_tuple(open_anew(tokamak_bench_nif:pipes_reader(Pipes), Pipes))}.
+    {raw, Loop, open_anew(Pipes)};
+open(Backend, Pipes) ->
+    {ok, Loop} = tokamak_loop:new(#{backend => Backend}),
+    {supervised, Loop, open_anew(Pipes)}.
+
+open_anew(Pipes) ->
+    list_to_tuple(open_anew(tokamak_bench_nif:pipes_reader(Pipes), Pipes)).
 
 open_anew(nil, _Pipes) ->
     [];
@@ -151,13 +165,13 @@ open_anew(Number, Pipes) ->
 
 watch({Kind, Readers}) when Kind =:= by_hand_separate; Kind =:= by_hand_combined ->
     lists:foreach(fun tokamak_bench_nif:select_again/1, Readers);
-watch({Loop, Fds}) ->
+watch({_Kind, Loop, Fds}) ->
     _ = [ok = tokamak_loop:add_reader(Loop, element(Id, Fds), Id) || Id <- lists:seq(1, tuple_size(Fds))],
     ok.
 
 close({Kind, Readers}) when Kind =:= by_hand_separate; Kind =:= by_hand_combined ->
     lists:foreach(fun tokamak_bench_nif:select_stop/1, Readers);
-close({Loop, Fds}) ->
+close({_Kind, Loop, Fds}) ->
     lists:foreach(fun tokamak_fd:close/1, tuple_to_list(Fds)),
     ok = tokamak_loop:destroy(Loop).
 
@@ -176,11 +190,13 @@ take({by_hand_combined, _Readers}, Max) ->
             {ok, Id, <<1>>} = tokamak_bench_nif:select_read_and_again(Reader, Max),
             counted(Id)
     end;
-take({Loop, Fds}, Max) ->
+take({supervised, Loop, Fds}, Max) ->
+    read_all(tokamak_loop:poll(Loop, infinity), Fds, Max, 0);
+take({raw, Loop, Fds} = Source, Max) ->
     case tokamak_loop:drain(Loop) of
         {_, []} ->
             receive
-                {tokamak, Loop, ready} -> take({Loop, Fds}, Max)
+                {tokamak, Loop, ready} -> take(Source, Max)
             end;
         {_, Events} ->
             read_all(Events, Fds, Max, 0)

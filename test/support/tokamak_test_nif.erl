@@ -3,7 +3,7 @@
 -module(tokamak_test_nif).
 
 -export([start_producers/6, producers/0, reserve_ids/3, start_storm/4, storm/0]).
--export([pipe/0, datagrams/0, flags/1, write/2, close/1]).
+-export([pipe/0, datagrams/0, flags/1, write/2, close/1, start_echo/3]).
 
 -on_load(load/0).
 
@@ -58,6 +58,11 @@ write(_Number, _Data) -> ?STUB.
 %% @doc Closes one of these descriptors.
 -spec close(integer()) -> ok | error.
 close(_Number) -> ?STUB.
+
+%% @doc Starts a thread that takes two of these descriptors and writes to the second what it reads from the
+%% first, `Delay' microseconds later, until the end of it.
+-spec start_echo(From :: integer(), To :: integer(), Delay :: non_neg_integer()) -> ok | error.
+start_echo(_From, _To, _Delay) -> ?STUB.
 
 %% @doc Starts threads that report the progress of the keys from 1 to `Keys', through the C table.
 -spec start_storm(Table :: reference(), Threads :: pos_integer(), Keys :: pos_integer(), Milliseconds :: pos_integer()) ->

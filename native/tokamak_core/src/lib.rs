@@ -4,6 +4,7 @@
 //! Data flows one way: a source ([`timers`], the [`reactor`], any thread) pushes an [`event`] into a
 //! [`queue`], whose one wake brings the consumer that drains it.
 
+pub mod busy_poll;
 pub mod event;
 pub mod event_id;
 pub mod histogram;

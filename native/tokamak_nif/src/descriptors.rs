@@ -91,6 +91,16 @@ impl Descriptors {
         }
     }
 
+    /// Whether a consumer that looks again and again may find anything.
+    pub fn can_be_looked_at(&self) -> bool {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Native(set) => set.is_any(),
+            // The VM is told to look.
+            Self::Select(_) => false,
+        }
+    }
+
     /// The consumer goes to sleep: the loop has to be woken when a descriptor gets ready.
     pub fn sleep(&self) {
         match self {
@@ -197,7 +207,7 @@ mod native {
         }
 
         pub fn collect(&self, event_loop: &EventLoop) {
-            if self.watched.load(Ordering::Relaxed) == 0 {
+            if !self.is_any() {
                 return;
             }
             let Some(open) = self.get() else {
@@ -234,9 +244,13 @@ mod native {
             }
         }
 
+        /// Whether any descriptor is watched.
+        pub fn is_any(&self) -> bool {
+            self.watched.load(Ordering::Relaxed) > 0
+        }
+
         pub fn sleep(&self) {
-            if self.watched.load(Ordering::Relaxed) == 0 || self.armed.swap(true, Ordering::AcqRel)
-            {
+            if !self.is_any() || self.armed.swap(true, Ordering::AcqRel) {
                 return;
             }
             if let Some(open) = self.get() {

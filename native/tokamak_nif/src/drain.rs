@@ -28,6 +28,8 @@ const TIME_LIMIT: Duration = Duration::from_micros(400);
 const CLOCK_INTERVAL: usize = 256;
 /// Events that cost a process about one per cent of its time slice.
 const EVENTS_PER_PERCENT: usize = 200;
+/// A look before the sleep takes about as much of it, at most, as so many events.
+const LOOK_IN_EVENTS: usize = 1000;
 
 /// What the consumer of a loop keeps between its calls.
 #[derive(Default)]
@@ -114,6 +116,7 @@ impl EventLoop {
         self.descriptors.collect(self);
         let mut allowance = Allowance::new(max);
         let mut terms = self.term_list(env, max);
+        let mut looked = false;
         let more = loop {
             self.take(
                 env,
@@ -125,6 +128,10 @@ impl EventLoop {
             if allowance.is_used_up() {
                 break true;
             }
+            if terms.is_empty() && self.looks_longer(Sender::Process(env), &mut state, &mut looked)
+            {
+                continue;
+            }
             if !self.queue.rearm(&mut state.batch) {
                 break false;
             }
@@ -132,7 +139,7 @@ impl EventLoop {
         state.unfinished = more;
         drop(state);
         if !more {
-            self.descriptors.sleep();
+            self.falls_asleep();
         }
         consume_timeslice(Sender::Process(env), terms.len());
         Drained { terms, more }
@@ -150,6 +157,7 @@ impl EventLoop {
         let dispatching = self.handlers.are_any();
         let mut terms = self.term_list(env, DEFAULT_MAX);
         let mut allowance = Allowance::new(DEFAULT_MAX);
+        let mut looked = false;
         loop {
             self.take_parked(env, &mut state, &mut allowance, &mut terms);
             if !dispatching {
@@ -170,6 +178,12 @@ impl EventLoop {
             if allowance.is_used_up() {
                 return Polled::More;
             }
+            if waiter.is_some()
+                && !dispatching
+                && self.looks_longer(poller, &mut state, &mut looked)
+            {
+                continue;
+            }
             let Some(waiting) = waiter.take() else {
                 return Polled::Events(terms);
             };
@@ -185,13 +199,35 @@ impl EventLoop {
             }
         }
         drop(state);
-        self.descriptors.sleep();
+        self.falls_asleep();
         consume_timeslice(poller, 0);
         if self.is_closed() {
             // The close may have come before the waiter was there to be told.
             self.wake_waiter(poller, atoms::closed());
         }
         Polled::Waiting
+    }
+
+    /// A consumer that found nothing looks a moment longer, once in a call, where that pays; see
+    /// [`tokamak_core::busy_poll`]. Returns whether there is something now.
+    fn looks_longer(&self, consumer: Sender, state: &mut Drain, looked: &mut bool) -> bool {
+        if std::mem::replace(looked, true)
+            || !self.busy_poll.pays()
+            || !self.descriptors.can_be_looked_at()
+        {
+            return false;
+        }
+        consume_timeslice(consumer, LOOK_IN_EVENTS);
+        self.busy_poll.look(|| {
+            self.descriptors.collect(self);
+            self.queue.front(&mut state.batch).is_some()
+        })
+    }
+
+    /// The consumer goes to sleep: it has to be woken.
+    fn falls_asleep(&self) {
+        self.busy_poll.falls_asleep();
+        self.descriptors.sleep();
     }
 
     /// The poller gives up waiting. `false`: its wake is on its way.

@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokamak::environment::{SavedTerm, Sender};
 use tokamak::owners::{self, Possession, PossessionKey};
 use tokamak::watcher;
+use tokamak_core::busy_poll::BusyPoll;
 use tokamak_core::event::EventType;
 use tokamak_core::queue::{Batch, EventQueue, Refused, Wake};
 use tokamak_core::readiness::Consumer;
@@ -105,6 +106,8 @@ pub struct EventLoop {
     coalesced: AtomicU64,
     closed: AtomicBool,
     pub wakes: Wakes,
+    /// Whether its consumer looks a moment longer before it sleeps.
+    pub busy_poll: BusyPoll,
     /// Whether its counters are among those of the loops that ended.
     pub is_counted: AtomicBool,
 }
@@ -144,6 +147,7 @@ impl EventLoop {
                 coalesced: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
                 wakes: Wakes::default(),
+                busy_poll: BusyPoll::new(services.busy_poll),
                 is_counted: AtomicBool::new(false),
             }
         });
@@ -269,10 +273,15 @@ impl EventLoop {
     }
 
     fn send_ready(&self, sender: Sender, handle: &SavedTerm) {
-        self.wakes.sending();
+        self.sending_wake();
         sender.send(&self.owner, |env| {
             (atoms::tokamak(), handle.load(env), atoms::ready()).encode(env)
         });
+    }
+
+    fn sending_wake(&self) {
+        self.wakes.sending();
+        self.busy_poll.is_woken();
     }
 
     /// Ends the wait of a poller, if one waits.
@@ -281,7 +290,7 @@ impl EventLoop {
         let Some(waiter) = waiter else {
             return;
         };
-        self.wakes.sending();
+        self.sending_wake();
         match waiter {
             Waiter::Process(pid, reference) => {
                 sender.send(&pid, |env| {

@@ -25,6 +25,8 @@ pub struct Services {
     pub reactor: Arc<Reactor>,
     /// Reports on their way to subscribers.
     pub progress: Arc<Progress>,
+    /// How long a consumer looks at most before it sleeps.
+    pub busy_poll: Duration,
     /// The Erlang process that closes selected descriptors of dead owners.
     reaper: Mutex<LocalPid>,
     /// Loops to close when the application stops; `None` once it has.
@@ -48,7 +50,11 @@ pub fn with_services(run: impl FnOnce(&Services)) {
 }
 
 impl Services {
-    fn start(reaper: LocalPid, progress_interval: Duration) -> std::io::Result<Self> {
+    fn start(
+        reaper: LocalPid,
+        progress_interval: Duration,
+        busy_poll: Duration,
+    ) -> std::io::Result<Self> {
         owners::start_janitor()?;
         let timers = TimerThread::start("tokamak-timers")?;
         #[cfg(target_os = "linux")]
@@ -56,6 +62,7 @@ impl Services {
         Ok(Self {
             progress: Progress::new(&timers, progress_interval, log_evicted),
             timers,
+            busy_poll,
             #[cfg(target_os = "linux")]
             reactor,
             reaper: Mutex::new(reaper),
@@ -139,15 +146,18 @@ fn fd_reap<'a>(env: Env<'a>) -> Term<'a> {
     answer.encode(env)
 }
 
-/// Starts the services for the application. Its reaper calls this, also when it is started anew.
+/// Starts the services for the application: with an interval in milliseconds, and what a consumer looks
+/// before it sleeps in microseconds. Its reaper calls this, also when it is started anew.
 #[rustler::nif]
-fn start<'a>(env: Env<'a>, progress_interval: u64) -> Term<'a> {
+fn start<'a>(env: Env<'a>, progress_interval: u64, busy_poll: u64) -> Term<'a> {
     let mut slot = SERVICES.write();
     if let Some(services) = slot.as_ref() {
         *services.reaper.lock() = env.pid();
         return atoms::ok().encode(env);
     }
-    match Services::start(env.pid(), Duration::from_millis(progress_interval)) {
+    let progress_interval = Duration::from_millis(progress_interval);
+    let busy_poll = Duration::from_micros(busy_poll);
+    match Services::start(env.pid(), progress_interval, busy_poll) {
         Ok(services) => {
             *slot = Some(Arc::new(services));
             #[cfg(target_os = "linux")]

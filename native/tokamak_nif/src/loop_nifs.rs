@@ -385,6 +385,7 @@ fn loop_info<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
     with_loop(handle, |event_loop| {
         let options = event_loop.options;
         let metrics = event_loop.queue.metrics();
+        let looks = event_loop.busy_poll.looks();
         let native = options.backend == Backend::Native;
         let [readers, writers] = event_loop.watched();
         rustler::term_map!(env, {
@@ -402,6 +403,8 @@ fn loop_info<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
             atoms::drained() => metrics.drained,
             atoms::wakes() => metrics.wakes,
             atoms::coalesced() => event_loop.coalesced(),
+            atoms::busy_polls() => looks.all,
+            atoms::busy_polls_in_vain() => looks.in_vain,
             atoms::refused() => metrics.refused,
             atoms::high_water_mark() => metrics.high_water_mark,
         })

@@ -20,6 +20,8 @@ struct Totals {
     drained: u64,
     wakes: u64,
     coalesced: u64,
+    busy_polls: u64,
+    busy_polls_in_vain: u64,
 }
 
 /// What loops hold.
@@ -39,6 +41,9 @@ impl Totals {
         self.drained += metrics.drained;
         self.wakes += metrics.wakes;
         self.coalesced += event_loop.coalesced();
+        let looks = event_loop.busy_poll.looks();
+        self.busy_polls += looks.all;
+        self.busy_polls_in_vain += looks.in_vain;
     }
 }
 
@@ -62,6 +67,8 @@ static ENDED: Mutex<Totals> = Mutex::new(Totals {
     drained: 0,
     wakes: 0,
     coalesced: 0,
+    busy_polls: 0,
+    busy_polls_in_vain: 0,
 });
 
 /// A loop has ended: its counters stay in the totals.
@@ -101,6 +108,8 @@ fn loop_totals<'a>(env: Env<'a>) -> Term<'a> {
         atoms::drained() => totals.drained,
         atoms::wakes() => totals.wakes,
         atoms::coalesced() => totals.coalesced,
+        atoms::busy_polls() => totals.busy_polls,
+        atoms::busy_polls_in_vain() => totals.busy_polls_in_vain,
         atoms::refused() => tokamak::watcher::refused_events(),
         atoms::queued() => holdings.queued,
         atoms::timers() => holdings.timers,

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustler::{Atom, Binary, Encoder, Env, Term};
 use std::collections::HashMap;
+use std::time::Duration;
 
 rustler::atoms! { ok, error }
 
@@ -70,5 +71,32 @@ fn close(number: i32) -> Atom {
     match with_held(|held| held.remove(&number)) {
         Some(_) => ok(),
         None => error(),
+    }
+}
+
+/// Starts a thread that writes what it reads, `delay` microseconds later, until the end of it. Both held
+/// descriptors are the thread's from here on.
+#[rustler::nif]
+fn start_echo(from: i32, to: i32, delay: u64) -> Atom {
+    let Some((from, to)) = with_held(|held| held.remove(&from).zip(held.remove(&to))) else {
+        return error();
+    };
+    let delay = Duration::from_micros(delay);
+    let thread = std::thread::Builder::new().name("echo".to_owned());
+    match thread.spawn(move || echo(&from, &to, delay)) {
+        Ok(_) => ok(),
+        Err(_) => error(),
+    }
+}
+
+fn echo(from: &OwnedFd, to: &OwnedFd, delay: Duration) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = rustix::io::read(from, &mut buffer) {
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
+        if rustix::io::write(to, &buffer[..count]) != Ok(count) {
+            return;
+        }
     }
 }
