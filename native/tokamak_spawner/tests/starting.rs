@@ -443,6 +443,40 @@ fn a_child_has_no_signal_blocked_ignored_or_caught() {
     assert_eq!(spawner.finish(), 0);
 }
 
+/// Policy, flags, nice value, priority and time slice.
+fn scheduling_of(pid: i32) -> (u32, u64, i32, u32, u64) {
+    // SAFETY: zero is a value of every field; the kernel writes at most as many bytes as it is told.
+    let own = unsafe {
+        let mut own: libc::sched_attr = std::mem::zeroed();
+        let size = size_of::<libc::sched_attr>();
+        assert_eq!(
+            libc::syscall(libc::SYS_sched_getattr, pid, &raw mut own, size, 0),
+            0
+        );
+        own
+    };
+    (
+        own.sched_policy,
+        own.sched_flags,
+        own.sched_nice,
+        own.sched_priority,
+        own.sched_runtime,
+    )
+}
+
+#[test]
+fn a_child_is_scheduled_as_we_are_whatever_the_spawner_asked_for() {
+    let mut spawner = Spawner::start();
+    let own = scheduling_of(0);
+    let child = spawner.started(without_stdin(1, &["sleep", "1000"]));
+    assert_eq!(own, scheduling_of(child.as_raw_nonzero().get()));
+    let (policy, flags, nice, priority, _) = scheduling_of(spawner.pid().as_raw_nonzero().get());
+    assert_eq!(
+        (own.0, own.1, own.2, own.3),
+        (policy, flags, nice, priority)
+    );
+}
+
 #[test]
 fn a_child_leads_a_process_group_of_its_own() {
     let mut spawner = Spawner::start();

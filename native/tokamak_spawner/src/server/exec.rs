@@ -20,6 +20,7 @@ use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 use tokamak_spawner::lineage::Lineage;
 
 use super::setup::last_error;
+use super::time_slice::TimeSlice;
 
 /// More than enough for a few system calls.
 const STACK_SIZE: usize = 64 * 1024;
@@ -38,6 +39,8 @@ pub(super) struct Program<'a> {
     pub stdio: [RawFd; 3],
     /// `None` where marks are not to be had.
     pub lineage: Option<Lineage>,
+    /// `None` where it is ours.
+    pub time_slice: Option<TimeSlice>,
 }
 
 /// Where children run until exec; one at a time.
@@ -54,6 +57,7 @@ struct Plan<'a> {
     directory: Option<&'a CStr>,
     stdio: [RawFd; 3],
     lineage: Option<Lineage>,
+    time_slice: Option<TimeSlice>,
     spawner: Pid,
     /// What the child failed with; 0 when it reached exec.
     error: c_int,
@@ -84,6 +88,7 @@ pub(super) fn run(program: &Program<'_>, stack: &mut Stack) -> Result<Pid> {
         directory: program.directory.as_deref(),
         stdio: program.stdio,
         lineage: program.lineage,
+        time_slice: program.time_slice,
         spawner: getpid(),
         error: 0,
     };
@@ -150,6 +155,9 @@ unsafe fn become_program(plan: &Plan<'_>) -> c_int {
             && libc::chdir(directory.as_ptr()) < 0
         {
             return errno();
+        }
+        if let Some(time_slice) = plan.time_slice {
+            time_slice.apply();
         }
         unblock_signals();
         exec_first(plan)

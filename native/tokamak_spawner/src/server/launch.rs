@@ -14,6 +14,7 @@ use tokamak_spawner::protocol::{EnvironmentChange, StartRequest};
 
 use super::exec::{self, Program, Stack};
 use super::stdio::{OwnerEnds, Stdio};
+use super::time_slice::TimeSlice;
 
 /// What `execvp` searches when there is no PATH.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -22,6 +23,8 @@ const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 pub(super) struct Launcher {
     /// The spawner's own environment, which does not change.
     environment: Vec<CString>,
+    /// That of the children, where ours is another.
+    time_slice: Option<TimeSlice>,
     stack: Stack,
 }
 
@@ -32,6 +35,7 @@ impl Launcher {
             .collect();
         Self {
             environment,
+            time_slice: TimeSlice::shorten(),
             stack: Stack::new(),
         }
     }
@@ -68,6 +72,7 @@ impl Launcher {
             directory,
             stdio: stdio.child(),
             lineage,
+            time_slice: self.time_slice,
         };
         let pid = exec::run(&program, &mut self.stack)?;
         Ok((pid, stdio.into_owner()))

@@ -11,6 +11,7 @@ mod schedule;
 mod service;
 mod setup;
 mod stdio;
+mod time_slice;
 
 use std::process::ExitCode;
 
