@@ -14,6 +14,10 @@ use tokamak_core::readiness::Consumer;
 /// An event of an event loop.
 pub type Event = event::Event<Payload>;
 
+/// Each event crosses from one processor's cache to another's: what is large is boxed.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Event>() <= 40);
+
 /// The data of an event.
 pub enum Payload {
     /// A descriptor is ready: it counts only while the watch it belongs to stands.
@@ -29,10 +33,7 @@ pub enum Payload {
     Bytes(Box<[u8]>),
     /// What a subprocess wrote, and its place among the events that wait.
     #[cfg(target_os = "linux")]
-    Output(
-        rustler::OwnedBinary,
-        #[allow(dead_code)] crate::subprocess::Permit,
-    ),
+    Output(Box<(rustler::OwnedBinary, crate::subprocess::Permit)>),
     /// A term, and a message to its sender when it is taken.
     Acknowledged(Box<Acknowledged>),
     /// The end of a submitted call.
@@ -95,7 +96,7 @@ impl Payload {
             Self::Atom(atom) => atom.encode(env),
             Self::Bytes(bytes) => NewBinary::from_slice(env, bytes).into(),
             #[cfg(target_os = "linux")]
-            Self::Output(bytes, _) => NewBinary::from_slice(env, bytes).into(),
+            Self::Output(output) => NewBinary::from_slice(env, &output.0).into(),
             Self::Acknowledged(acknowledged) => acknowledged.encode(env),
             Self::Reply(reply) => encode_payload(env, reply),
             Self::Term(term) => term.load(env),

@@ -108,7 +108,7 @@ fn push(
 
 fn payload(item: Item, permit: Permit) -> Payload {
     match item {
-        Item::Output(_, chunk) => Payload::Output(chunk, permit),
+        Item::Output(_, chunk) => Payload::Output(Box::new((chunk, permit))),
         Item::Exit(status) => {
             Payload::Term(Box::new(SavedTerm::build(|env| encode_status(env, status))))
         }
