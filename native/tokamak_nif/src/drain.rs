@@ -307,11 +307,11 @@ impl EventLoop {
         let Some((id, _)) = payload::taken(&event, Consumer::Reader) else {
             return self.queue.release(1);
         };
-        match self.handlers.message(env, id, &event) {
-            Some(message) => terms.push(message),
+        match self.handlers.message(env, id, event) {
+            Ok(message) => terms.push(message),
             // A descriptor got another callback id just now, which has no handler.
-            None if payload::put_back(&event) => state.parked.push_back(event),
-            None => self.queue.release(1),
+            Err(event) if payload::put_back(&event) => state.parked.push_back(event),
+            Err(_) => self.queue.release(1),
         }
     }
 
@@ -408,13 +408,14 @@ fn deliver<'a>(
         let Some((id, kind)) = payload::taken(&event, consumer) else {
             continue;
         };
-        terms.push((id, atoms::event_type(kind), event.payload.encode(env)).encode(env));
         if let Payload::Readiness {
             watch, direction, ..
-        } = event.payload
+        } = &event.payload
         {
-            reported.push((watch, direction));
+            reported.push((Arc::clone(watch), *direction));
         }
+        let data = event.payload.into_term(env);
+        terms.push((id, atoms::event_type(kind), data).encode(env));
     }
     allowance.count(count);
     count

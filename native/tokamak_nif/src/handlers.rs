@@ -63,15 +63,20 @@ impl Handlers {
     }
 
     /// `{Pid, Id, {tokamak, Ref, {event, Id, Type, Data}}}`, for the loop's process to send.
-    pub fn message<'a>(&self, env: Env<'a>, id: u64, event: &Event) -> Option<Term<'a>> {
+    ///
+    /// # Errors
+    /// The event, when the id has no handler.
+    pub fn message<'a>(&self, env: Env<'a>, id: u64, event: Event) -> Result<Term<'a>, Event> {
         let by_id = self.by_id.read();
-        let handler = by_id.get(&id)?;
+        let Some(handler) = by_id.get(&id) else {
+            return Err(event);
+        };
         let reference = handler.reference.load(env);
         let pid = handler.pid;
         drop(by_id);
         let kind = atoms::event_type(event.kind);
-        let payload = (atoms::event(), id, kind, event.payload.encode(env));
-        Some((pid, id, (atoms::tokamak(), reference, payload)).encode(env))
+        let payload = (atoms::event(), id, kind, event.payload.into_term(env));
+        Ok((pid, id, (atoms::tokamak(), reference, payload)).encode(env))
     }
 
     /// Tells every handler that the loop has ended.

@@ -87,20 +87,23 @@ impl Payload {
         }
     }
 
-    /// The `Data` of the event.
-    pub fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+    /// The `Data` of the event. What a subprocess wrote is given away, not copied.
+    pub fn into_term(self, env: Env) -> Term {
         match self {
             Self::Readiness { .. } => atoms::undefined().encode(env),
             Self::Timer(reference) => reference.encode(env),
             Self::Integer(integer) => integer.encode(env),
             Self::Atom(atom) => atom.encode(env),
-            Self::Bytes(bytes) => NewBinary::from_slice(env, bytes).into(),
+            Self::Bytes(bytes) => NewBinary::from_slice(env, &bytes).into(),
             #[cfg(target_os = "linux")]
-            Self::Output(output) => NewBinary::from_slice(env, &output.0).into(),
+            Self::Output(output) => {
+                let (chunk, _permit) = *output;
+                crate::subprocess::encode_chunk(env, chunk)
+            }
             Self::Acknowledged(acknowledged) => acknowledged.encode(env),
-            Self::Reply(reply) => encode_payload(env, reply),
+            Self::Reply(reply) => encode_payload(env, &reply),
             Self::Term(term) => term.load(env),
-            Self::TermOf(terms, index) => terms.load(*index, env),
+            Self::TermOf(terms, index) => terms.load(index, env),
         }
     }
 }

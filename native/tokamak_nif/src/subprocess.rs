@@ -26,6 +26,7 @@ use child::{Taken, Written};
 use consumer::Consumer;
 pub use consumer::Permit;
 use output::Failure;
+pub use output::encode_chunk;
 use rustler::{Atom, Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;

@@ -176,7 +176,7 @@ impl Failure {
     }
 }
 
-fn encode_chunk(env: Env, chunk: OwnedBinary) -> Term {
+pub fn encode_chunk(env: Env, chunk: OwnedBinary) -> Term {
     if chunk.len() <= SMALL {
         NewBinary::from_slice(env, &chunk).into()
     } else {
