@@ -43,7 +43,7 @@ keys() ->
         worker_threads => {Schedulers, between(1, 1024), "an integer from 1 to 1024"},
         max_blocking_threads => {64, between(1, 10000), "an integer from 1 to 10000"},
         max_in_flight => {262144, between(1, 16777216), "an integer from 1 to 16777216"},
-        busy_poll => {50, between(0, 1000), "a number of microseconds from 0 to 1000"},
+        busy_poll => {50, between(0, 500), "a number of microseconds from 0 to 500"},
         progress_interval =>
             {100, between(1, 16#FFFFFFFF), "a number of milliseconds from 1 to 2^32-1"},
         starvation_threshold =>

@@ -17,9 +17,9 @@ rustler::atoms! {
     eisdir, eloop, emfile, enametoolong, enfile, enodev, enoent, enomem, enospc, enosys, enotconn,
     enotdir, enotsup, enxio, eperm, epipe, erofs, espipe, etimedout, etxtbsy, posix_error,
 
-    backend, busy_polls, busy_polls_in_vain, callback_ids, coalesced, drained, handlers, high_water_mark, kind, max_queue, max_timers,
-    owner, pushed, queued, raw, readers, refused, regular, pollable, supervised, timers, wakes, watched,
-    writers, loops, owners, fds,
+    backend, busy_polls, busy_polls_in_vain, callback_ids, coalesced, drained, handlers, high_water_mark,
+    kind, max_queue, max_timers, owner, pushed, queued, raw, readers, refused, regular, pollable, supervised,
+    timers, wakes, watched, writers, loops, owners, fds,
 
     directory, done, evicted, file, link, other, held_back, keys, percent, progress, running, shown, status, subscribers, total,
 
