@@ -408,13 +408,15 @@ fn deliver<'a>(
         let Some((id, kind)) = payload::taken(&event, consumer) else {
             continue;
         };
-        if let Payload::Readiness {
-            watch, direction, ..
-        } = &event.payload
-        {
-            reported.push((Arc::clone(watch), *direction));
-        }
-        let data = event.payload.into_term(env);
+        let data = match event.payload {
+            Payload::Readiness {
+                watch, direction, ..
+            } => {
+                reported.push((watch, direction));
+                atoms::undefined().encode(env)
+            }
+            payload => payload.into_term(env),
+        };
         terms.push((id, atoms::event_type(kind), data).encode(env));
     }
     allowance.count(count);
