@@ -48,13 +48,13 @@ a_poller_whose_peer_takes_its_time_does_not_look() ->
     ?assertMatch(#{busy_polls := 0}, info(Talk)),
     hang_up(Talk).
 
-%% A peer that answers at once most times, and late just when the consumer has come to look.
+%% A peer that has answered at once so far, and then is not asked any more.
 looks_in_vain_get_rare() ->
     Talk = talk(supervised, native, 0),
     talk_until(fun() -> found(Talk) >= 1 end, Talk),
     #{busy_polls_in_vain := Before} = info(Talk),
     Loop = maps:get(loop, Talk),
-    %% Polls that end by their time, again and again: only the first ones may look in vain.
+    %% Polls that end by their time, again and again: only the first one may look in vain.
     [?assertEqual([], tokamak_loop:poll(Loop, 1)) || _ <- lists:seq(1, ?ROUNDS)],
     #{busy_polls_in_vain := After} = info(Talk),
     ?assert(After - Before =< 1),

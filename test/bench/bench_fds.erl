@@ -41,8 +41,8 @@ marked(Size, Workload, NativeMarks, Options) ->
         end,
     [
         Row(native, by_hand_separate, (combined_marks(Size))#{plot => plot(native, Workload, Size)}),
-        Row(native, select, SelectMarks#{plot => plot(native, Workload, Size)}),
-        Row(native, by_hand_combined, ByHandMarks#{plot => plot(native, Workload, Size)}),
+        Row(native, select, SelectMarks),
+        Row(native, by_hand_combined, ByHandMarks),
         Row({raw, native}, by_hand_combined, #{}),
         Row(select, by_hand_separate, #{plot => plot(select, Workload, Size)}),
         Row(by_hand_combined, by_hand_separate, #{})

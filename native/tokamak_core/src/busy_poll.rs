@@ -59,8 +59,7 @@ impl BusyPoll {
 
     /// Whether a look is worth its time, as far as one can tell.
     pub fn pays(&self) -> bool {
-        !self.limit.is_zero()
-            && self.short_sleeps.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
+        self.short_sleeps.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
     }
 
     /// Asks again and again until there is something, or the time is over. Returns whether there was.

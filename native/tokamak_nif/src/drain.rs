@@ -226,7 +226,10 @@ impl EventLoop {
 
     /// The consumer goes to sleep: it has to be woken.
     fn falls_asleep(&self) {
-        self.busy_poll.falls_asleep();
+        // Others never look, so how long they sleep need not be known.
+        if self.descriptors.can_be_looked_at() {
+            self.busy_poll.falls_asleep();
+        }
         self.descriptors.sleep();
     }
 

@@ -7,10 +7,6 @@
 //! `sched_runtime` of an ordinary process for that, see its documentation of the EEVDF scheduler. An older
 //! kernel ignores it.
 
-use rustix::io::Result;
-
-use super::setup::last_error;
-
 /// In nanoseconds, and the least that Linux grants.
 const SHORT: u64 = 100_000;
 
@@ -21,14 +17,14 @@ pub(super) struct TimeSlice(libc::sched_attr);
 impl TimeSlice {
     /// Shortens that of the calling process. `None` where that cannot be had; otherwise what it was before.
     pub(super) fn shorten() -> Option<Self> {
-        let before = Self::own().ok()?;
+        let before = Self::own()?;
         let mut short = before;
         short.0.sched_runtime = SHORT;
         let is_ordinary = before.0.sched_policy == libc::SCHED_OTHER as u32;
         if !is_ordinary || !short.apply() {
             return None;
         }
-        let taken = Self::own().is_ok_and(|own| own.0.sched_runtime == SHORT);
+        let taken = Self::own().is_some_and(|own| own.0.sched_runtime == SHORT);
         taken.then_some(before)
     }
 
@@ -38,7 +34,7 @@ impl TimeSlice {
         unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const self.0, 0) == 0 }
     }
 
-    fn own() -> Result<Self> {
+    fn own() -> Option<Self> {
         let size = size_of::<libc::sched_attr>() as u32;
         let mut own = libc::sched_attr {
             size,
@@ -51,9 +47,7 @@ impl TimeSlice {
             sched_period: 0,
         };
         // SAFETY: the kernel writes at most `size` bytes, as many as there are.
-        match unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut own, size, 0) } {
-            0 => Ok(Self(own)),
-            _ => Err(last_error()),
-        }
+        let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut own, size, 0) };
+        (result == 0).then_some(Self(own))
     }
 }
