@@ -11,9 +11,11 @@
 -spec make([tokamak_subprocess:argument(), ...], map()) -> tuple().
 make(Argv, Options) ->
     {ok, Arguments} = arguments(Argv),
+    {ok, Changes} = environment(maps:get(env, Options, [])),
     {
         Arguments,
-        whole_environment(Options),
+        base(Options),
+        Changes,
         directory(Options),
         maps:get(stdin, Options, pipe),
         output(maps:get(stdout, Options, stream)),
@@ -76,17 +78,12 @@ variable({Name, Value}) ->
     end.
 
 %% The spawner knows the environment that the C process began with; os:putenv/2 does not change that one. So each
-%% start carries the whole environment. It seldom changes, and encoding it is kept.
-whole_environment(Options) ->
-    Base =
-        case Options of
-            #{clear_env := true} -> [];
-            _ -> encoded(os:env())
-        end,
-    {ok, Changes} = environment(maps:get(env, Options, [])),
-    Base ++ Changes.
-
-encoded(Environment) ->
+%% start names the whole environment, which is sent when it is another one than before. It seldom changes, and
+%% encoding it is kept.
+base(#{clear_env := true}) ->
+    undefined;
+base(_) ->
+    Environment = os:env(),
     case persistent_term:get({?MODULE, environment}, undefined) of
         {Environment, Encoded} ->
             Encoded;
@@ -100,13 +97,13 @@ encoded(Environment) ->
     end.
 
 encode(Environment) ->
-    [
-        {Name, Value}
+    iolist_to_binary([
+        [Name, $=, Value, 0]
      || {NameText, ValueText} <- Environment,
         {ok, Name} <- [tokamak_os_text:encode(NameText)],
         {ok, Value} <- [tokamak_os_text:encode(ValueText)],
         Name =/= <<>>
-    ].
+    ]).
 
 directory(#{cd := Path}) ->
     {ok, Native} = tokamak_fd:native_path(Path),

@@ -24,6 +24,9 @@ subprocess_test_() ->
             {"streams can be merged, dropped and written to files", fun streams/0},
             {"a directory and an environment are the child's own", fun directory_and_environment/0},
             {"os:putenv and file:set_cwd hold for children that start later", fun later_changes/0},
+            {"an environment is of any length that the system takes, and the spawner's successor gets it too",
+                {timeout, 60, fun long_environments/0}},
+            {"children that start while the environment changes get one that was there", {timeout, 60, fun changing_environment/0}},
             {"signals reach the child", fun signals/0},
             {"info and os_pid tell while there is something to tell", fun info/0},
             {"after the end everything says closed", fun closed_after_the_end/0},
@@ -188,6 +191,55 @@ later_changes() ->
     after
         ok = file:set_cwd(Cwd)
     end.
+
+long_environments() ->
+    Names = ["TOKAMAK_LONG_" ++ integer_to_list(N) || N <- lists:seq(1, 90)],
+    Long = lists:duplicate(100000, $x),
+    Set = fun(Some) -> [true = os:putenv(Name, Long) || Name <- Some] end,
+    Length = fun() ->
+        ?s:run(["/bin/sh", "-c", "/usr/bin/env | /usr/bin/tr -cd x | /usr/bin/wc -c"])
+    end,
+    {ok, #{stdout := Before}} = Length(),
+    Usual = binary_to_integer(string:trim(Before)),
+    try
+        %% Longer than a packet.
+        Set([hd(Names)]),
+        {ok, #{stdout := One}} = Length(),
+        ?assertEqual(Usual + 100000, binary_to_integer(string:trim(One))),
+        {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
+        _ = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
+        ok = tokamak_wait:until(fun() -> tokamak_nif:subprocess_spawner() =:= {error, closed} end),
+        ?assertMatch({ok, #{stdout := One}}, Length()),
+        %% Longer than the system takes, then longer than a request may be.
+        Set(lists:sublist(Names, 70)),
+        ?assertEqual({error, e2big}, Length()),
+        Set(Names),
+        ?assertEqual({error, e2big}, Length())
+    after
+        [true = os:unsetenv(Name) || Name <- Names]
+    end,
+    ?assertMatch({ok, #{stdout := Before}}, Length()).
+
+changing_environment() ->
+    Self = self(),
+    Values = [integer_to_list(N) || N <- lists:seq(1, 200)],
+    true = os:putenv("TOKAMAK_CHANGING", "0"),
+    Starters = [
+        spawn_link(fun() ->
+            Seen = [begin
+                {ok, #{status := 0, stdout := Out}} = ?s:run(["/bin/sh", "-c", "echo $TOKAMAK_CHANGING"]),
+                binary_to_integer(string:trim(Out))
+            end || _ <- lists:seq(1, 25)],
+            Self ! {self(), Seen}
+        end)
+     || _ <- lists:seq(1, 8)
+    ],
+    [true = os:putenv("TOKAMAK_CHANGING", Value) || Value <- Values],
+    All = [receive {Starter, Seen} -> Seen end || Starter <- Starters],
+    true = os:unsetenv("TOKAMAK_CHANGING"),
+    %% What a process sees never goes back.
+    [?assertEqual(lists:sort(Seen), Seen) || Seen <- All],
+    [?assert(hd(Seen) >= 0 andalso lists:last(Seen) =< 200) || Seen <- All].
 
 signals() ->
     {ok, P} = ?s:start(["sh", "-c", "trap 'echo usr1' USR1; trap 'exit 9' INT; echo set; while :; do read x; done"]),

@@ -34,7 +34,6 @@ use std::sync::atomic::AtomicUsize;
 use tokamak::environment::{SavedTerm, Sender};
 use tokamak::{owners, runtime};
 use tokamak_core::event_id::MAX_ID;
-use tokamak_spawner::protocol::Request;
 use waiter::Waiter;
 
 /// What a handle refers to.
@@ -109,7 +108,7 @@ fn subprocess_start<'a>(
         return error(env, atoms::shutdown());
     };
     let id = spawner::next_id();
-    let (Some(request), Some(starter)) = (
+    let (Some((request, environment)), Some(starter)) = (
         request::decode(request, id),
         Waiter::calling(env, reference),
     ) else {
@@ -130,7 +129,7 @@ fn subprocess_start<'a>(
     let subprocess = Subprocess::new(id, env.pid(), kill_timeout, consumer, starter, home);
     subprocess.bind(env);
     spawner.add(&subprocess);
-    if let Err(failure) = spawner.send(Request::Start(request)) {
+    if let Err(failure) = spawner.start_child(request, environment.as_deref()) {
         spawner.remove(id);
         if subprocess.withdraw(env) {
             return failed(env, failure);

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use tokamak_spawner::protocol::{
-    EnvironmentChange, ExitStatus, Input, Output, Reply, Request, StartRequest, Streams,
+    Base, EnvironmentChange, ExitStatus, Input, Output, Reply, Request, StartRequest, Streams,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -27,12 +27,20 @@ fn change() -> impl Strategy<Value = EnvironmentChange> {
     (bytes(), option::of(bytes())).prop_map(|(name, value)| EnvironmentChange { name, value })
 }
 
+fn base() -> impl Strategy<Value = Base> {
+    prop_oneof![
+        Just(Base::Spawner),
+        Just(Base::Empty),
+        any::<u64>().prop_map(Base::Kept),
+    ]
+}
+
 prop_compose! {
     fn start()(
         id: u64,
         argv in vec(bytes(), 0..8),
         environment in vec(change(), 0..8),
-        clear_environment: bool,
+        base in base(),
         directory in option::of(bytes()),
         pipe: bool,
         stdout in output(),
@@ -41,7 +49,7 @@ prop_compose! {
     ) -> StartRequest {
         let stdin = if pipe { Input::Pipe } else { Input::Null };
         StartRequest {
-            id, argv, environment, clear_environment, directory, stdin, stdout, stderr, kill_timeout,
+            id, argv, base, environment, directory, stdin, stdout, stderr, kill_timeout,
         }
     }
 }
@@ -56,6 +64,8 @@ fn request() -> impl Strategy<Value = Request> {
         }),
         any::<(u64, u32)>().prop_map(|(id, kill_timeout)| Request::Stop { id, kill_timeout }),
         any::<u64>().prop_map(|id| Request::Release { id }),
+        (any::<u64>(), vec(bytes(), 0..8))
+            .prop_map(|(id, variables)| Request::Environment { id, variables }),
     ]
 }
 

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, getpgid, getsid};
 
 use support::{Ended, Spawner, field_of, shell, without_stdin};
-use tokamak_spawner::protocol::{EnvironmentChange, ExitStatus, Output, Request, StartRequest};
+use tokamak_spawner::protocol::{
+    Base, EnvironmentChange, ExitStatus, Output, Request, StartRequest,
+};
 
 /// A new directory of this name, removed before and not after.
 fn directory(name: &str) -> PathBuf {
@@ -331,7 +333,7 @@ fn a_program_is_looked_up_in_the_path_of_the_child() {
 fn without_a_path_the_usual_places_are_searched() {
     let mut spawner = Spawner::start();
     let start = StartRequest {
-        clear_environment: true,
+        base: Base::Empty,
         ..without_stdin(1, &["env"])
     };
     let ended = spawner.run(start);
@@ -381,6 +383,41 @@ fn the_environment_is_the_spawners_with_the_changes() {
             .iter()
             .any(|variable| variable.starts_with("PATH=")),
         "{variables:?}"
+    );
+}
+
+#[test]
+fn a_kept_environment_holds_until_the_next_one() {
+    let mut spawner = Spawner::start();
+    let environment = |id, base, changes: &[EnvironmentChange]| StartRequest {
+        base,
+        environment: changes.to_vec(),
+        ..without_stdin(id, &["/usr/bin/env"])
+    };
+    let keep = |id, variables: &[&str]| Request::Environment {
+        id,
+        variables: variables
+            .iter()
+            .map(|variable| (*variable).into())
+            .collect(),
+    };
+    assert_eq!(
+        spawner.start_error(environment(1, Base::Kept(2), &[])),
+        "enomem"
+    );
+    spawner.send(keep(2, &["A=1", "B=2"]));
+    let ended = spawner.run(environment(3, Base::Kept(2), &[]));
+    assert_eq!(ended.stdout, "A=1\nB=2\n");
+    let ended = spawner.run(environment(4, Base::Kept(2), &[set("A", "3")]));
+    assert_eq!(ended.stdout, "A=3\nB=2\n");
+    let ended = spawner.run(environment(5, Base::Kept(2), &[]));
+    assert_eq!(ended.stdout, "A=1\nB=2\n");
+    spawner.send(keep(6, &[]));
+    let ended = spawner.run(environment(7, Base::Kept(6), &[]));
+    assert_eq!(ended.stdout, "");
+    assert_eq!(
+        spawner.start_error(environment(8, Base::Kept(2), &[])),
+        "enomem"
     );
 }
 

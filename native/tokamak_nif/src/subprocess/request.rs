@@ -6,15 +6,16 @@ use rustler::types::tuple::get_tuple;
 use rustler::{Atom, Binary, Term};
 use std::os::unix::ffi::OsStrExt;
 use tokamak::list::List;
-use tokamak_spawner::protocol::{EnvironmentChange, Input, Output, StartRequest};
+use tokamak_spawner::protocol::{Base, EnvironmentChange, Input, Output, StartRequest};
 
-/// `{Argv, Environment, Directory, Stdin, Stdout, Stderr, KillTimeout}`: the environment is the whole of it.
-/// `None`: these are other terms.
-pub fn decode(term: Term, id: u64) -> Option<StartRequest> {
+/// `{Argv, Base, Changes, Directory, Stdin, Stdout, Stderr, KillTimeout}`, and the base environment: each variable as
+/// `NAME=value` and a zero byte, or nothing for an empty one. `None`: these are other terms.
+pub fn decode(term: Term<'_>, id: u64) -> Option<(StartRequest, Option<Binary<'_>>)> {
     let parts = get_tuple(term).ok()?;
     let [
         argv,
-        environment,
+        base,
+        changes,
         directory,
         stdin,
         stdout,
@@ -24,11 +25,11 @@ pub fn decode(term: Term, id: u64) -> Option<StartRequest> {
     else {
         return None;
     };
-    Some(StartRequest {
+    let request = StartRequest {
         id,
         argv: list(argv, bytes)?,
-        environment: list(environment, variable)?,
-        clear_environment: true,
+        base: Base::Empty,
+        environment: list(changes, variable)?,
         directory: directory_from(directory),
         stdin: match stdin.decode::<Atom>().ok()? == atoms::pipe() {
             true => Input::Pipe,
@@ -37,7 +38,8 @@ pub fn decode(term: Term, id: u64) -> Option<StartRequest> {
         stdout: output(stdout)?,
         stderr: output(stderr)?,
         kill_timeout: kill_timeout.decode().ok()?,
-    })
+    };
+    Some((request, Binary::from_term(base).ok()))
 }
 
 fn list<T>(term: Term, item: fn(Term) -> Option<T>) -> Option<Vec<T>> {

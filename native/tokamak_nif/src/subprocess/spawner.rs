@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokamak_spawner::client::{Connection, Event, SendError, StartError};
-use tokamak_spawner::protocol::Request;
+use tokamak_spawner::protocol::{Base, Request, StartRequest};
 
 /// How long a spawner may take to start.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ static CURRENT: Mutex<Current> = Mutex::new(Current {
 });
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// An id that no subprocess had before.
+/// An id that no subprocess and no environment had before.
 pub fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
@@ -47,13 +47,21 @@ pub struct Spawner {
     connection: OnceLock<Connection>,
     /// Ends the wait of its thread.
     bell: OwnedFd,
-    /// Requests that wait for the connection, or for room in it.
-    waiting: Mutex<VecDeque<Request>>,
+    outgoing: Mutex<Outgoing>,
     children: Mutex<HashMap<u64, Arc<Subprocess>>>,
     longest_kill_timeout: AtomicU32,
     closed: AtomicBool,
     /// Who waits for its end; `None` after it.
     stopped: Mutex<Option<Vec<Stopped>>>,
+}
+
+/// What goes to the spawner, in order.
+#[derive(Default)]
+struct Outgoing {
+    /// Requests that wait for the connection, or for room in it.
+    waiting: VecDeque<Request>,
+    /// The environment that was sent last, and its id.
+    environment: Option<(u64, Vec<u8>)>,
 }
 
 /// The application starts: from now on a spawner may be started.
@@ -125,7 +133,7 @@ impl Spawner {
         let spawner = Arc::new(Self {
             connection: OnceLock::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            waiting: Mutex::new(VecDeque::new()),
+            outgoing: Mutex::default(),
             children: Mutex::new(HashMap::new()),
             longest_kill_timeout: AtomicU32::new(0),
             closed: AtomicBool::new(false),
@@ -155,17 +163,58 @@ impl Spawner {
         self.children.lock().contains_key(&id)
     }
 
+    /// Sends the start of a child, and before it the environment that the child's changes are made to, where that is
+    /// not the one that was sent last. Never waits.
+    ///
+    /// # Errors
+    /// [`Failure`]; the child was not started then.
+    pub fn start_child(
+        &self,
+        mut request: StartRequest,
+        environment: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let mut outgoing = self.outgoing.lock();
+        if let Some(variables) = environment {
+            request.base = Base::Kept(self.keep(&mut outgoing, variables)?);
+        }
+        self.send_locked(&mut outgoing, Request::Start(request))
+    }
+
+    /// The id under which the spawner keeps these variables.
+    fn keep(&self, outgoing: &mut Outgoing, variables: &[u8]) -> Result<u64, Failure> {
+        if let Some((id, kept)) = &outgoing.environment
+            && kept == variables
+        {
+            return Ok(*id);
+        }
+        let id = next_id();
+        let request = Request::Environment {
+            id,
+            variables: variables
+                .split(|&byte| byte == 0)
+                .filter(|variable| !variable.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect(),
+        };
+        self.send_locked(outgoing, request)?;
+        outgoing.environment = Some((id, variables.to_vec()));
+        Ok(id)
+    }
+
     /// Sends a request, or has the thread send it when there is room. Never waits.
     ///
     /// # Errors
     /// [`Failure`]; nothing was sent then.
     pub fn send(&self, request: Request) -> Result<(), Failure> {
-        let mut waiting = self.waiting.lock();
+        self.send_locked(&mut self.outgoing.lock(), request)
+    }
+
+    fn send_locked(&self, outgoing: &mut Outgoing, request: Request) -> Result<(), Failure> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Failure::SpawnerDied);
         }
         if let Some(connection) = self.connection.get()
-            && waiting.is_empty()
+            && outgoing.waiting.is_empty()
         {
             match connection.try_send(&request) {
                 Ok(()) => return Ok(()),
@@ -173,8 +222,7 @@ impl Spawner {
                 Err(error) => return Err(failure(error)),
             }
         }
-        waiting.push_back(request);
-        drop(waiting);
+        outgoing.waiting.push_back(request);
         self.ring();
         Ok(())
     }
@@ -251,21 +299,22 @@ impl Spawner {
     /// Sends what had to wait; `false`: there is no room for all of it.
     fn send_waiting(&self, connection: &Connection) -> bool {
         loop {
-            let mut waiting = self.waiting.lock();
-            let Some(request) = waiting.front() else {
+            let mut outgoing = self.outgoing.lock();
+            let Some(request) = outgoing.waiting.front() else {
                 return true;
             };
-            let id = request.id();
             match connection.try_send(request) {
                 Ok(()) => {
-                    waiting.pop_front();
+                    outgoing.waiting.pop_front();
                 }
                 Err(SendError::Full) => return false,
                 Err(error) => {
-                    let is_start = matches!(waiting.pop_front(), Some(Request::Start(_)));
-                    drop(waiting);
-                    if is_start {
-                        self.start_failed(id, failure(error));
+                    let request = outgoing.waiting.pop_front();
+                    drop(outgoing);
+                    match request {
+                        Some(Request::Start(start)) => self.start_failed(start.id, failure(error)),
+                        Some(Request::Environment { id, .. }) => self.forget_environment(id),
+                        _ => {}
                     }
                 }
             }
@@ -298,11 +347,19 @@ impl Spawner {
         }
     }
 
+    /// There is no such child, or the spawner could not read this environment.
     fn start_failed(&self, id: u64, failure: Failure) {
         let child = self.children.lock().remove(&id);
-        if let Some(child) = child {
-            child.fail(failure);
+        match child {
+            Some(child) => child.fail(failure),
+            None => self.forget_environment(id),
         }
+    }
+
+    /// The spawner refuses the starts that name it; those to come send it anew.
+    fn forget_environment(&self, id: u64) {
+        let mut outgoing = self.outgoing.lock();
+        outgoing.environment.take_if(|(kept, _)| *kept == id);
     }
 
     fn child(&self, id: u64) -> Option<Arc<Subprocess>> {
@@ -311,9 +368,9 @@ impl Spawner {
 
     /// Nothing works any more: whatever is open ends.
     fn end(&self, failure: Failure) {
-        let waiting = self.waiting.lock();
+        let outgoing = self.outgoing.lock();
         self.closed.store(true, Ordering::Release);
-        drop(waiting);
+        drop(outgoing);
         let failure = if self.is_stopping() {
             Failure::Shutdown
         } else {

@@ -17,7 +17,7 @@ pub enum Event {
         /// This end of its pipes: close-on-exec and non-blocking.
         pipes: Pipes,
     },
-    /// There is no child. The last event of the id.
+    /// There is no child, or no such environment. The last event of the id.
     StartFailed {
         /// The id given to `Start`.
         id: u64,

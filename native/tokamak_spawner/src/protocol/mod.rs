@@ -7,6 +7,7 @@
 //! | [`Request::Signal`] | send a signal to the child or its process group |
 //! | [`Request::Stop`] | end the child and all its descendants: TERM, then KILL |
 //! | [`Request::Release`] | report nothing more about this child |
+//! | [`Request::Environment`] | keep this environment for the starts to come |
 //!
 //! | from the spawner | means |
 //! |---|---|
@@ -25,11 +26,11 @@ mod request;
 mod wire;
 
 pub use reply::{ExitStatus, Reply, Streams};
-pub use request::{EnvironmentChange, Input, Output, Request, StartRequest};
+pub use request::{Base, EnvironmentChange, Input, Output, Request, StartRequest};
 pub use wire::Malformed;
 
 /// The version of these messages. Raise it with every change to their bytes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest request in bytes. Linux itself allows 6 MiB of arguments and environment at most.
 pub const MAX_REQUEST: usize = 8 * 1024 * 1024;

@@ -7,6 +7,7 @@ const START: u8 = 1;
 const SIGNAL: u8 = 2;
 const STOP: u8 = 3;
 const RELEASE: u8 = 4;
+const ENVIRONMENT: u8 = 5;
 
 /// One message to the spawner. Requests about an id that is unknown or already gone do nothing: they
 /// may have crossed with the child's exit.
@@ -35,6 +36,13 @@ pub enum Request {
         /// The id given to `Start`.
         id: u64,
     },
+    /// Keep an environment for the starts to come, in place of the one that was kept before.
+    Environment {
+        /// Chosen by the client, used once.
+        id: u64,
+        /// `NAME=value`, each name once.
+        variables: Vec<Vec<u8>>,
+    },
 }
 
 /// A child to be started.
@@ -44,10 +52,10 @@ pub struct StartRequest {
     pub id: u64,
     /// The program and its arguments. A program without a slash is looked up in the child's PATH.
     pub argv: Vec<Vec<u8>>,
-    /// Changes to the environment, in order.
+    /// The environment to start from.
+    pub base: Base,
+    /// Changes to it, in order.
     pub environment: Vec<EnvironmentChange>,
-    /// Start from an empty environment, rather than from the one the spawner was started with.
-    pub clear_environment: bool,
     /// The child's working directory; without it, the one the spawner was started in.
     pub directory: Option<Vec<u8>>,
     /// Where the child's stdin comes from.
@@ -58,6 +66,18 @@ pub struct StartRequest {
     pub stderr: Output,
     /// From TERM to KILL when the connection closes, in milliseconds.
     pub kill_timeout: u32,
+}
+
+/// The environment that a child's changes are made to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// The one the spawner was started with.
+    Spawner,
+    /// None.
+    Empty,
+    /// That of the `Environment` with this id, which must be the latest. A start after one that could not be sent
+    /// fails with `ENOMEM`.
+    Kept(u64),
 }
 
 /// A variable to set, or with no value, to remove.
@@ -115,6 +135,11 @@ impl Request {
                 message.push(RELEASE);
                 message.put_u64(*id);
             }
+            Self::Environment { id, variables } => {
+                message.push(ENVIRONMENT);
+                message.put_u64(*id);
+                message.put_list(variables);
+            }
         }
         message
     }
@@ -137,17 +162,24 @@ impl Request {
                 kill_timeout: reader.u32()?,
             },
             RELEASE => Self::Release { id: reader.u64()? },
+            ENVIRONMENT => Self::Environment {
+                id: reader.u64()?,
+                variables: reader.list(Reader::bytes)?,
+            },
             _ => return Err(Malformed("unknown request")),
         };
         reader.end()?;
         Ok(request)
     }
 
-    /// The child this request is about.
+    /// The child or the environment this request is about.
     pub fn id(&self) -> u64 {
         match self {
             Self::Start(start) => start.id,
-            Self::Signal { id, .. } | Self::Stop { id, .. } | Self::Release { id } => *id,
+            Self::Signal { id, .. }
+            | Self::Stop { id, .. }
+            | Self::Release { id }
+            | Self::Environment { id, .. } => *id,
         }
     }
 }
@@ -159,8 +191,8 @@ impl StartRequest {
         Self {
             id,
             argv,
+            base: Base::Spawner,
             environment: Vec::new(),
-            clear_environment: false,
             directory: None,
             stdin: Input::Pipe,
             stdout: Output::Stream,
@@ -172,11 +204,8 @@ impl StartRequest {
     fn encode(&self, message: &mut Vec<u8>) {
         message.put_u64(self.id);
         message.put_u32(self.kill_timeout);
-        message.put_u32(self.argv.len() as u32);
-        self.argv
-            .iter()
-            .for_each(|argument| message.put_bytes(argument));
-        message.put_bool(self.clear_environment);
+        message.put_list(&self.argv);
+        self.base.encode(message);
         message.put_u32(self.environment.len() as u32);
         for EnvironmentChange { name, value } in &self.environment {
             message.put_bytes(name);
@@ -193,7 +222,7 @@ impl StartRequest {
             id: reader.u64()?,
             kill_timeout: reader.u32()?,
             argv: reader.list(Reader::bytes)?,
-            clear_environment: reader.bool()?,
+            base: Base::decode(reader)?,
             environment: reader.list(|reader| {
                 Ok(EnvironmentChange {
                     name: reader.bytes()?,
@@ -209,6 +238,28 @@ impl StartRequest {
             stdout: Output::decode(reader)?,
             stderr: Output::decode(reader)?,
         })
+    }
+}
+
+impl Base {
+    fn encode(self, message: &mut Vec<u8>) {
+        match self {
+            Self::Spawner => message.push(0),
+            Self::Empty => message.push(1),
+            Self::Kept(id) => {
+                message.push(2);
+                message.put_u64(id);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match reader.u8()? {
+            0 => Ok(Self::Spawner),
+            1 => Ok(Self::Empty),
+            2 => reader.u64().map(Self::Kept),
+            _ => Err(Malformed("unknown environment")),
+        }
     }
 }
 

@@ -102,6 +102,7 @@ pub(crate) trait Writer {
     fn put_bool(&mut self, value: bool);
     fn put_bytes(&mut self, value: &[u8]);
     fn put_optional_bytes(&mut self, value: Option<&[u8]>);
+    fn put_list(&mut self, values: &[Vec<u8>]);
 }
 
 impl Writer for Vec<u8> {
@@ -133,5 +134,10 @@ impl Writer for Vec<u8> {
         if let Some(value) = value {
             self.put_bytes(value);
         }
+    }
+
+    fn put_list(&mut self, values: &[Vec<u8>]) {
+        self.put_u32(values.len() as u32);
+        values.iter().for_each(|value| self.put_bytes(value));
     }
 }

@@ -3,6 +3,7 @@
 
 mod children;
 mod ending;
+mod environment;
 mod event_loop;
 mod exec;
 mod launch;

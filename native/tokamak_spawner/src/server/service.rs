@@ -78,6 +78,9 @@ impl Service {
                 }
             }
             Request::Release { id } => self.release(id),
+            Request::Environment { id, variables } => {
+                self.launcher.environments.keep(id, &variables);
+            }
         }
         Ok(())
     }
