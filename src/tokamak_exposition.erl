@@ -25,7 +25,7 @@ text(Stats) ->
 -spec global(map()) -> [metric()].
 global(Stats) ->
     #{fds := Fds, owners := Owners, subprocesses := Open, alarms := Alarms} = Stats,
-    #{subprocess_totals := #{started := Started} = Bytes, progress := Progress} = Stats,
+    #{subprocess_totals := #{started := Started} = Totals, progress := Progress} = Stats,
     [
         {"alarm", gauge, "1 while the alarm is set.",
             [{[{alarm, Alarm}], flag(lists:member(Alarm, Alarms))} || Alarm <- [overload, starvation]]},
@@ -34,11 +34,15 @@ global(Stats) ->
         {"subprocesses", gauge, "Subprocesses whose end was not taken.", [{[], Open}]},
         {"subprocesses_started_total", counter, "Subprocesses that were started.", [{[], Started}]},
         {"subprocess_bytes_total", counter, "Bytes through the pipes of subprocesses.",
-            [{[{stream, To}], maps:get(Key, Bytes)} || {To, Key} <- [{stdin, written}, {stdout, stdout}, {stderr, stderr}]]},
+            [{[{stream, To}], maps:get(Key, Totals)} || {To, Key} <- [{stdin, written}, {stdout, stdout}, {stderr, stderr}]]},
+        {"subprocess_busy_polls_total", counter, "Looks before a sleep, by whether they found something.", looks(Totals)},
         {"progress_keys", gauge, "Keys of progress that are not done.", [{[], maps:get(keys, Progress)}]},
         {"progress_reports_total", counter, "Reports of progress, shown or held back.",
             [{[{result, Key}], maps:get(Key, Progress)} || Key <- [shown, held_back]]}
     ].
+
+looks(#{busy_polls := Looks, busy_polls_in_vain := InVain}) ->
+    [{[{result, found}], Looks - InVain}, {[{result, in_vain}], InVain}].
 
 flag(true) -> 1;
 flag(false) -> 0.
@@ -112,10 +116,7 @@ loops(#{loops := Loops, loop_totals := Totals, wake_to_drain := Wakes}) ->
         {"loop_events_delivered_total", counter, "Events delivered.", Of(drained)},
         {"loop_events_refused_total", counter, "Events and timers refused: a loop was full.", Of(refused)},
         {"loop_events_coalesced_total", counter, "Readiness that was pending already.", Of(coalesced)},
-        {"loop_busy_polls_total", counter, "Looks before a sleep, by whether they found something.", [
-            {[{result, found}], maps:get(busy_polls, Totals) - maps:get(busy_polls_in_vain, Totals)},
-            {[{result, in_vain}], maps:get(busy_polls_in_vain, Totals)}
-        ]},
+        {"loop_busy_polls_total", counter, "Looks before a sleep, by whether they found something.", looks(Totals)},
         {"loop_wakes_total", counter, "Wakes that were due.", Of(wakes)},
         {"loop_wake_to_drain_seconds", histogram, "From a wake to its drain; one wake in 8 is timed.", [{[], Wakes}]}
     ].

@@ -246,7 +246,7 @@ progress_stats() -> ?STUB.
     subprocess() | error() | badarg.
 subprocess_start(_Program, _Request, _Loop, _Reference) -> ?STUB.
 
--spec subprocess_recv(term(), reference()) ->
+-spec subprocess_recv(term(), reference() | undefined) ->
     subprocess_item() | waiting | error() | not_owner | badarg.
 subprocess_recv(_Subprocess, _Reference) -> ?STUB.
 

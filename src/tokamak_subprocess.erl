@@ -318,6 +318,8 @@ recv(P) ->
     recv(P, ?TIMEOUT).
 
 %% @doc Takes what comes next, at most 256 KiB, waiting up to `Timeout' milliseconds; a time-out loses nothing.
+%% While a child answers within some 0.2 ms, a call looks for its answer for up to `busy_poll' microseconds before it
+%% waits (docs/configuration.md); it keeps the scheduler for that time.
 %% `{exit, Status}' comes once, last. `active': there is credit for messages. `not_supported': it tells a loop.
 %%
 %% ```
@@ -332,8 +334,12 @@ recv(P) ->
     | {exit, status()}
     | {error, timeout | closed | active | spawner_died | shutdown}.
 recv(P, Timeout) when ?IS_TIMEOUT(Timeout) ->
-    Ref = make_ref(),
+    Ref = case Timeout of
+        0 -> undefined;
+        _ -> make_ref()
+    end,
     case tokamak_nif:subprocess_recv(P, Ref) of
+        waiting when Timeout =:= 0 -> {error, timeout};
         waiting -> wait(P, Ref, Timeout);
         not_owner -> ?NOT_OWNER([P, Timeout]);
         badarg -> ?BADARG([P, Timeout], [subprocess, timeout]);
@@ -436,7 +442,8 @@ os_pid(P) ->
     end.
 
 %% @doc Shows a subprocess: `state' (`running', `exited': its end was not yet taken), `owner', the `credit' for
-%% messages, and the bytes `written' to it and taken of `stdout' and `stderr'.
+%% messages, the bytes `written' to it and taken of `stdout' and `stderr', and `busy_polls': how often {@link recv/2} looked
+%% a moment longer before it waited, `busy_polls_in_vain' of them without finding anything.
 %%
 %% ```
 %% {ok, P} = tokamak_subprocess:start(["cat"]).

@@ -65,7 +65,7 @@ nothing_is_lost_between_a_look_and_a_sleep() ->
     %% Waits of all lengths around that of a look, and a poller that comes late.
     [
         begin
-            pause(rand:uniform(150) - 75),
+            tokamak_test:keep_busy(rand:uniform(150) - 75),
             round(Talk, N rem 256)
         end
      || N <- lists:seq(1, 20000)
@@ -240,16 +240,4 @@ wait(#{kind := raw, loop := Loop} = Talk) ->
             end;
         {empty, Events} ->
             Events
-    end.
-
-%% Keeps the processor for so many microseconds.
-pause(Microseconds) when Microseconds =< 0 ->
-    ok;
-pause(Microseconds) ->
-    pause_until(erlang:monotonic_time(microsecond) + Microseconds).
-
-pause_until(End) ->
-    case erlang:monotonic_time(microsecond) < End of
-        true -> pause_until(End);
-        false -> ok
     end.

@@ -261,7 +261,10 @@ info() ->
     {ok, _} = ?s:recv(P),
     Self = self(),
     ?assertEqual(
-        #{state => running, owner => Self, credit => 0, written => 5, stdout => 5, stderr => 0},
+        #{
+            state => running, owner => Self, credit => 0, written => 5, stdout => 5, stderr => 0,
+            busy_polls => 0, busy_polls_in_vain => 0
+        },
         ?s:info(P)
     ),
     ok = ?s:close_stdin(P),

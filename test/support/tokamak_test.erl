@@ -11,7 +11,7 @@
 -export([pipe/0, new_loop/1, raw_loop/1, collect/2, drain_all/1, results/1]).
 -export([open_files/0, file_limit/0, threads/1, switches/1, cpu_ticks/1, own_cpu_ticks/0, rss/0]).
 -export([resources/0, given_back/1]).
--export([clock/0, with_directory/1, repeat/2, start_peer/0, start_peer/1]).
+-export([clock/0, keep_busy/1, with_directory/1, repeat/2, start_peer/0, start_peer/1]).
 
 -define(DEADLINE, 10_000).
 -define(CASE_SECONDS, 60).
@@ -342,6 +342,16 @@ given_back(Before) ->
 clock() ->
     {time, Native} = lists:keyfind(time, 1, erlang:system_info(os_monotonic_time_source)),
     erlang:convert_time_unit(Native, native, nanosecond).
+
+%% @doc Keeps the processor for so many microseconds.
+keep_busy(Microseconds) ->
+    keep_busy_until(erlang:monotonic_time(microsecond) + Microseconds).
+
+keep_busy_until(End) ->
+    case erlang:monotonic_time(microsecond) < End of
+        true -> keep_busy_until(End);
+        false -> ok
+    end.
 
 %% @doc Runs a function with a directory that is there as long as it runs.
 with_directory(Fun) ->

@@ -20,6 +20,7 @@ mod waiter;
 
 use crate::atoms;
 use crate::fd::{binaries, slices};
+use crate::library;
 use crate::loop_nifs;
 pub use child::Subprocess;
 use child::{Taken, Written};
@@ -31,10 +32,15 @@ use rustler::{Atom, Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 use tokamak::environment::{SavedTerm, Sender};
 use tokamak::{owners, runtime};
+use tokamak_core::busy_poll::BusyPoll;
 use tokamak_core::event_id::MAX_ID;
 use waiter::Waiter;
+
+/// What a look before a sleep takes of a process's time slice, at most.
+const LOOK_PERCENT: i32 = 5;
 
 /// What a handle refers to.
 pub struct SubprocessResource(Arc<Subprocess>);
@@ -126,7 +132,17 @@ fn subprocess_start<'a>(
     };
     let home = (Arc::clone(&spawner), runtime.handle().clone());
     let kill_timeout = request.kill_timeout;
-    let subprocess = Subprocess::new(id, env.pid(), kill_timeout, consumer, starter, home);
+    let limit = library::services().map_or(Duration::ZERO, |services| services.busy_poll);
+    let busy_poll = BusyPoll::new(limit);
+    let subprocess = Subprocess::new(
+        id,
+        env.pid(),
+        kill_timeout,
+        consumer,
+        starter,
+        home,
+        busy_poll,
+    );
     subprocess.bind(env);
     spawner.add(&subprocess);
     if let Err(failure) = spawner.start_child(request, environment.as_deref()) {
@@ -167,11 +183,16 @@ fn consumer_of(target: Term) -> Result<Consumer, Atom> {
 }
 
 /// `{ok, {stdout | stderr, Bin}} | {exit, Status} | {error, Reason} | waiting`; after `waiting`, one of the
-/// others comes as `{tokamak, Reference, Result}`.
+/// others comes as `{tokamak, Reference, Result}`, if there is a reference.
 #[rustler::nif]
 fn subprocess_recv<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
     with_own(handle, |subprocess| {
-        match subprocess.take(Waiter::calling(env, reference)) {
+        let looks = subprocess.busy_poll.pays();
+        let taken = subprocess.take(Waiter::calling(env, reference));
+        if looks {
+            rustler::schedule::consume_timeslice(env, LOOK_PERCENT);
+        }
+        match taken {
             Taken::Item(item) => item.encode_result(env),
             Taken::Waiting => atoms::waiting().encode(env),
             Taken::Active => error(env, atoms::active()),
@@ -341,6 +362,7 @@ fn info<'a>(env: Env<'a>, subprocess: &Subprocess) -> Term<'a> {
         Consumer::Active { credit, .. } => *credit,
         _ => 0,
     };
+    let looks = subprocess.busy_poll.looks();
     rustler::term_map!(env, {
         atoms::state() => phase,
         atoms::owner() => subprocess.owner,
@@ -348,6 +370,8 @@ fn info<'a>(env: Env<'a>, subprocess: &Subprocess) -> Term<'a> {
         atoms::written() => state.counters.written,
         atoms::stdout() => state.counters.stdout,
         atoms::stderr() => state.counters.stderr,
+        atoms::busy_polls() => looks.all,
+        atoms::busy_polls_in_vain() => looks.in_vain,
     })
 }
 
@@ -363,11 +387,14 @@ fn subprocess_list<'a>(env: Env<'a>) -> Vec<Term<'a>> {
 #[rustler::nif]
 fn subprocess_totals<'a>(env: Env<'a>) -> Term<'a> {
     let (started, counters) = child::totals();
+    let looks = child::looks();
     rustler::term_map!(env, {
         atoms::started() => started,
         atoms::written() => counters.written,
         atoms::stdout() => counters.stdout,
         atoms::stderr() => counters.stderr,
+        atoms::busy_polls() => looks.all,
+        atoms::busy_polls_in_vain() => looks.in_vain,
     })
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Whoever looks for the next item holds `state`, so items keep their order, and once a call that ends the
 //! messages has returned none is sent any more. Whoever finds the pipes empty leaves a waker with them, which has
-//! the runtime go on; without demand the output stays in the pipe and the child waits.
+//! the runtime go on; without demand the output stays in the pipe and the child waits. An owner whose child
+//! answers at once looks a moment longer itself, see `tokamak_core/busy_poll.rs`.
 
 use super::consumer::Consumer;
 use super::output::{Failure, Item, Outputs, Stream};
@@ -20,6 +21,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use tokamak::environment::Sender;
 use tokamak::owners::{self, Possession, PossessionKey};
+use tokamak_core::busy_poll::{BusyPoll, Looks};
 use tokamak_spawner::client::Pipes;
 use tokamak_spawner::protocol::{ExitStatus, Request};
 use tokio::runtime::Handle;
@@ -33,6 +35,16 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 static STARTED: AtomicU64 = AtomicU64::new(0);
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 static OUTPUT: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+static LOOKS: AtomicU64 = AtomicU64::new(0);
+static LOOKS_IN_VAIN: AtomicU64 = AtomicU64::new(0);
+
+/// How often owners looked a moment longer for what their children tell.
+pub fn looks() -> Looks {
+    Looks {
+        all: LOOKS.load(Ordering::Relaxed),
+        in_vain: LOOKS_IN_VAIN.load(Ordering::Relaxed),
+    }
+}
 
 /// Subprocesses that were started since the library was loaded, and what went through.
 pub fn totals() -> (u64, Counters) {
@@ -63,6 +75,8 @@ pub struct Subprocess {
     over: AtomicBool,
     /// Whether the runtime is about to go on with it.
     is_scheduled: AtomicBool,
+    /// Whether `recv` looks a moment longer.
+    pub busy_poll: BusyPoll,
     /// What waits for the pipes.
     waker: Waker,
     state: Mutex<State>,
@@ -118,6 +132,7 @@ impl Subprocess {
         consumer: Consumer,
         starter: Waiter,
         (spawner, runtime): (Arc<Spawner>, Handle),
+        busy_poll: BusyPoll,
     ) -> Arc<Self> {
         OPEN.fetch_add(1, Ordering::Relaxed);
         Arc::new_cyclic(|this| Self {
@@ -130,6 +145,7 @@ impl Subprocess {
             runtime,
             over: AtomicBool::new(false),
             is_scheduled: AtomicBool::new(false),
+            busy_poll,
             waker: Waker::from(Arc::new(Readable(this.clone()))),
             state: Mutex::new(State {
                 this: None,
@@ -258,17 +274,46 @@ impl Subprocess {
 
     /// The next item; the last one ends the subprocess.
     fn poll_item(&self, state: &mut State) -> Poll<Item> {
-        if let Some(failure) = state.failure.take() {
-            self.end(state);
-            return Poll::Ready(Item::Failed(failure));
-        }
-        let mut cx = Context::from_waker(&self.waker);
-        let item = std::task::ready!(state.outputs.poll_take(&mut cx, &self.runtime));
+        let item = match state.failure.take() {
+            Some(failure) => Item::Failed(failure),
+            None => {
+                let mut cx = Context::from_waker(&self.waker);
+                std::task::ready!(state.outputs.poll_take(&mut cx, &self.runtime))
+            }
+        };
+        Poll::Ready(self.taken(state, item))
+    }
+
+    fn taken(&self, state: &mut State, item: Item) -> Item {
         state.counters.add(&item);
         if item.is_last() {
             self.end(state);
         }
-        Poll::Ready(item)
+        item
+    }
+
+    /// Looks a moment longer for an item. The lock is free between two looks: others write, and the exit comes by
+    /// another thread.
+    fn look(&self) -> Option<Item> {
+        let mut found = None;
+        let is_found = self.busy_poll.look(|| {
+            found = self.item_now();
+            found.is_some()
+        });
+        LOOKS.fetch_add(1, Ordering::Relaxed);
+        LOOKS_IN_VAIN.fetch_add(u64::from(!is_found), Ordering::Relaxed);
+        found
+    }
+
+    /// An item for a `recv`, if there is one now.
+    fn item_now(&self) -> Option<Item> {
+        let mut state = self.lock();
+        if self.is_over() {
+            return None;
+        }
+        let failure = state.failure.take().map(Item::Failed);
+        let item = failure.or_else(|| state.outputs.take_now())?;
+        Some(self.taken(&mut state, item))
     }
 
     fn deliver(&self, state: &mut State, item: Item, sender: Sender) {
@@ -291,9 +336,23 @@ impl Subprocess {
             Consumer::Active { .. } => return Taken::Active,
             Consumer::Loop { .. } => return Taken::NotSupported,
         }
+        if waiter.is_some() && self.busy_poll.pays() {
+            state.outputs.unwatch();
+            drop(state);
+            if let Some(item) = self.look() {
+                return Taken::Item(item);
+            }
+            state = self.lock();
+            if self.is_over() {
+                return Taken::Closed;
+            }
+        }
         match self.poll_item(&mut state) {
             Poll::Ready(item) => Taken::Item(item),
             Poll::Pending => {
+                if waiter.is_some() {
+                    self.busy_poll.falls_asleep();
+                }
                 state.consumer = Consumer::Passive(waiter);
                 Taken::Waiting
             }

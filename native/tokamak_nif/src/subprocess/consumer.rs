@@ -55,6 +55,7 @@ impl Consumer {
         match self {
             Self::Passive(waiter) => {
                 if let Some(waiter) = waiter.take() {
+                    subprocess.busy_poll.is_woken();
                     waiter.send(sender, |env| item.encode_result(env));
                 }
             }

@@ -3,6 +3,7 @@
 
 use super::pipe::Pipe;
 use crate::atoms;
+use rustix::io::Errno;
 use rustler::{Atom, Encoder, Env, NewBinary, OwnedBinary, Term};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -72,11 +73,8 @@ impl Outputs {
 
     /// The next item; otherwise `cx` is woken when there may be one, except for an exit.
     pub fn poll_take(&mut self, cx: &mut Context, runtime: &Handle) -> Poll<Item> {
-        for stream in self.in_turn() {
-            if let Poll::Ready(chunk) = self.poll_stream(stream, cx, runtime) {
-                self.turn = 1 - stream as usize;
-                return Poll::Ready(Item::Output(stream, chunk));
-            }
+        if let Some(output) = self.output(|pipe| pipe.poll_read(cx, runtime)) {
+            return Poll::Ready(output);
         }
         let Some((status, since)) = self.exit else {
             return Poll::Pending;
@@ -87,30 +85,44 @@ impl Outputs {
         Poll::Ready(Item::Exit(status))
     }
 
+    /// The next item that is there now; nobody is woken for a later one.
+    pub fn take_now(&mut self) -> Option<Item> {
+        self.output(Pipe::read_now).or_else(|| {
+            let ended = self.pipes.iter().all(Option::is_none);
+            let (status, _) = self.exit.filter(|_| ended)?;
+            Some(Item::Exit(status))
+        })
+    }
+
+    /// The runtime watches the pipes no more, until somebody waits again.
+    pub fn unwatch(&mut self) {
+        self.pipes.iter_mut().flatten().for_each(Pipe::unwatch);
+    }
+
+    /// A stream that ended, or cannot be read, is closed.
+    fn output(
+        &mut self,
+        mut read: impl FnMut(&mut Pipe) -> Poll<Result<Option<OwnedBinary>, Errno>>,
+    ) -> Option<Item> {
+        for stream in self.in_turn() {
+            let place = &mut self.pipes[stream as usize];
+            match place.as_mut().map(&mut read) {
+                Some(Poll::Ready(Ok(Some(chunk)))) => {
+                    self.turn = 1 - stream as usize;
+                    return Some(Item::Output(stream, chunk));
+                }
+                Some(Poll::Ready(Ok(None) | Err(_))) => *place = None,
+                Some(Poll::Pending) | None => {}
+            }
+        }
+        None
+    }
+
     fn in_turn(&self) -> [Stream; 2] {
         match self.turn {
             0 => [Stream::Stdout, Stream::Stderr],
             _ => [Stream::Stderr, Stream::Stdout],
         }
-    }
-
-    /// A stream that ended, or cannot be read, is closed.
-    fn poll_stream(
-        &mut self,
-        stream: Stream,
-        cx: &mut Context,
-        runtime: &Handle,
-    ) -> Poll<OwnedBinary> {
-        let place = &mut self.pipes[stream as usize];
-        let Some(pipe) = place else {
-            return Poll::Pending;
-        };
-        match pipe.poll_read(cx, runtime) {
-            Poll::Ready(Ok(Some(chunk))) => return Poll::Ready(chunk),
-            Poll::Ready(Ok(None) | Err(_)) => *place = None,
-            Poll::Pending => {}
-        }
-        Poll::Pending
     }
 
     fn grace_is_over(&mut self, since: Instant, cx: &mut Context, runtime: &Handle) -> bool {

@@ -56,14 +56,42 @@ impl Pipe {
         cx: &mut Context,
         runtime: &Handle,
     ) -> Poll<Result<Option<OwnedBinary>, Errno>> {
-        let chunk = ready!(self.poll_transfer(cx, runtime, read_chunk))?;
-        if chunk
-            .as_ref()
-            .is_some_and(|chunk| chunk.len() >= LARGE_TRANSFER)
+        let chunk = ready!(self.poll_transfer(cx, runtime, read_chunk));
+        Poll::Ready(self.grown_for(chunk))
+    }
+
+    /// As [`poll_read`](Self::poll_read), but asks the pipe itself, and nobody is woken for what comes later.
+    pub fn read_now(&mut self) -> Poll<Result<Option<OwnedBinary>, Errno>> {
+        let read = match &self.file {
+            File::Unwatched(file) => retry(|| read_chunk(file)),
+            File::Watched(file) => retry(|| read_chunk(file.get_ref())),
+            File::Lost => Err(Errno::BADF),
+        };
+        match read {
+            Err(Errno::AGAIN) => Poll::Pending,
+            chunk => Poll::Ready(self.grown_for(chunk)),
+        }
+    }
+
+    /// A large chunk makes a large pipe.
+    fn grown_for<E>(
+        &mut self,
+        chunk: Result<Option<OwnedBinary>, E>,
+    ) -> Result<Option<OwnedBinary>, E> {
+        if let Ok(Some(bytes)) = &chunk
+            && bytes.len() >= LARGE_TRANSFER
         {
             self.grow();
         }
-        Poll::Ready(Ok(chunk))
+        chunk
+    }
+
+    /// The runtime watches it no more, until there is a reason to wait again.
+    pub fn unwatch(&mut self) {
+        self.file = match std::mem::replace(&mut self.file, File::Lost) {
+            File::Watched(file) => File::Unwatched(file.into_inner()),
+            other => other,
+        };
     }
 
     /// Writes what fits.
