@@ -80,7 +80,7 @@
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
--define(ABI_VERSION, 5).
+-define(ABI_VERSION, 6).
 -define(STUB, erlang:nif_error(not_loaded)).
 
 -include("tokamak_engine_stubs.hrl").

@@ -30,7 +30,7 @@ pub struct BusyPoll {
     short_sleeps: AtomicU32,
     /// How many there have to be.
     needed: AtomicU32,
-    looks: AtomicU64,
+    found: AtomicU64,
     in_vain: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ impl BusyPoll {
             asleep_since: AtomicU64::new(0),
             short_sleeps: AtomicU32::new(0),
             needed: AtomicU32::new(FEWEST_SLEEPS),
-            looks: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             in_vain: AtomicU64::new(0),
         }
     }
@@ -97,9 +97,11 @@ impl BusyPoll {
 
     /// What was counted since it was made.
     pub fn looks(&self) -> Looks {
+        let found = self.found.load(Ordering::Relaxed);
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
         Looks {
-            all: self.looks.load(Ordering::Relaxed),
-            in_vain: self.in_vain.load(Ordering::Relaxed),
+            all: found + in_vain,
+            in_vain,
         }
     }
 
@@ -117,10 +119,12 @@ impl BusyPoll {
     }
 
     fn looked(&self, found: bool) {
-        self.looks.fetch_add(1, Ordering::Relaxed);
         let needed = self.needed.load(Ordering::Relaxed);
         let needed = match found {
-            true => needed / 2,
+            true => {
+                self.found.fetch_add(1, Ordering::Relaxed);
+                needed / 2
+            }
             false => {
                 self.in_vain.fetch_add(1, Ordering::Relaxed);
                 self.short_sleeps.store(0, Ordering::Relaxed);

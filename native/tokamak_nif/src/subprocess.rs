@@ -32,15 +32,15 @@ use rustler::{Atom, Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokamak::environment::{SavedTerm, Sender};
 use tokamak::{owners, runtime};
 use tokamak_core::busy_poll::BusyPoll;
 use tokamak_core::event_id::MAX_ID;
 use waiter::Waiter;
 
-/// What a look before a sleep takes of a process's time slice, at most.
-const LOOK_PERCENT: i32 = 5;
+/// A time slice is about as long: a look is accounted for by its time.
+const TIME_SLICE: Duration = Duration::from_millis(1);
 
 /// What a handle refers to.
 pub struct SubprocessResource(Arc<Subprocess>);
@@ -187,10 +187,11 @@ fn consumer_of(target: Term) -> Result<Consumer, Atom> {
 #[rustler::nif]
 fn subprocess_recv<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
     with_own(handle, |subprocess| {
-        let looks = subprocess.busy_poll.pays();
+        let look = subprocess.busy_poll.pays().then(Instant::now);
         let taken = subprocess.take(Waiter::calling(env, reference));
-        if looks {
-            rustler::schedule::consume_timeslice(env, LOOK_PERCENT);
+        if let Some(started) = look {
+            let percent = 100 * started.elapsed().as_micros() / TIME_SLICE.as_micros();
+            rustler::schedule::consume_timeslice(env, percent.clamp(1, 100) as i32);
         }
         match taken {
             Taken::Item(item) => item.encode_result(env),

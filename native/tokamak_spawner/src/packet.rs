@@ -29,7 +29,7 @@ pub const MAX_REPLY: usize = 64;
 /// The most descriptors in one packet.
 pub const MAX_DESCRIPTORS: usize = 3;
 
-/// The first byte of a packet that stands for a message in a file; the id of its child follows.
+/// The first byte of a packet that stands for a message in a file; its id follows.
 const IN_FILE: u8 = 0;
 
 /// What one receive gave.
@@ -58,7 +58,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
     Ok(())
 }
 
-/// Sends a request about child `id`, in a file when it is longer than a packet.
+/// Sends the request with this id, in a file when it is longer than a packet.
 ///
 /// # Errors
 /// As [`send`]; `TOOBIG` for more than [`MAX_REQUEST`] bytes; what making the file gives.
@@ -102,7 +102,7 @@ pub fn receive<'buffer>(socket: impl AsFd, buffer: &'buffer mut [u8]) -> Result<
     })
 }
 
-/// The id of the child whose request is in a file, where this packet stands for one.
+/// The id of the request that is in a file, where this packet stands for one.
 pub fn id_of_request_in_file(packet: &[u8]) -> Option<u64> {
     let (&IN_FILE, id) = packet.split_first()? else {
         return None;

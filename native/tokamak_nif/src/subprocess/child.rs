@@ -35,14 +35,15 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 static STARTED: AtomicU64 = AtomicU64::new(0);
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 static OUTPUT: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-static LOOKS: AtomicU64 = AtomicU64::new(0);
-static LOOKS_IN_VAIN: AtomicU64 = AtomicU64::new(0);
+/// Looks in vain, and those that found something.
+static LOOKS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 /// How often owners looked a moment longer for what their children tell.
 pub fn looks() -> Looks {
+    let [in_vain, found] = LOOKS.each_ref().map(|n| n.load(Ordering::Relaxed));
     Looks {
-        all: LOOKS.load(Ordering::Relaxed),
-        in_vain: LOOKS_IN_VAIN.load(Ordering::Relaxed),
+        all: found + in_vain,
+        in_vain,
     }
 }
 
@@ -300,8 +301,7 @@ impl Subprocess {
             found = self.item_now();
             found.is_some()
         });
-        LOOKS.fetch_add(1, Ordering::Relaxed);
-        LOOKS_IN_VAIN.fetch_add(u64::from(!is_found), Ordering::Relaxed);
+        LOOKS[usize::from(is_found)].fetch_add(1, Ordering::Relaxed);
         found
     }
 

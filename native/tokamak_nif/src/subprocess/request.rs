@@ -39,7 +39,11 @@ pub fn decode(term: Term<'_>, id: u64) -> Option<(StartRequest, Option<Binary<'_
         stderr: output(stderr)?,
         kill_timeout: kill_timeout.decode().ok()?,
     };
-    Some((request, Binary::from_term(base).ok()))
+    let base = match base.is_atom() {
+        true => None,
+        false => Some(Binary::from_term(base).ok()?),
+    };
+    Some((request, base))
 }
 
 fn list<T>(term: Term, item: fn(Term) -> Option<T>) -> Option<Vec<T>> {

@@ -64,6 +64,31 @@ struct Outgoing {
     environment: Option<(u64, Vec<u8>)>,
 }
 
+impl Outgoing {
+    /// Takes out the first request, which cannot be sent, and the starts that name it. Returns the children that are
+    /// not started so.
+    fn give_up(&mut self) -> Vec<u64> {
+        match self.waiting.pop_front() {
+            Some(Request::Start(start)) => vec![start.id],
+            Some(Request::Environment { id, .. }) => {
+                self.forget_environment(id);
+                let waiting = std::mem::take(&mut self.waiting).into_iter();
+                let (named, others): (VecDeque<_>, _) = waiting.partition(|request| {
+                    matches!(request, Request::Start(start) if start.base == Base::Kept(id))
+                });
+                self.waiting = others;
+                named.iter().map(Request::id).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The starts to come send it anew.
+    fn forget_environment(&mut self, id: u64) {
+        self.environment.take_if(|(kept, _)| *kept == id);
+    }
+}
+
 /// The application starts: from now on a spawner may be started.
 pub fn open() {
     CURRENT.lock().is_open = true;
@@ -309,12 +334,10 @@ impl Spawner {
                 }
                 Err(SendError::Full) => return false,
                 Err(error) => {
-                    let request = outgoing.waiting.pop_front();
+                    let failed = outgoing.give_up();
                     drop(outgoing);
-                    match request {
-                        Some(Request::Start(start)) => self.start_failed(start.id, failure(error)),
-                        Some(Request::Environment { id, .. }) => self.forget_environment(id),
-                        _ => {}
+                    for id in failed {
+                        self.start_failed(id, failure(error));
                     }
                 }
             }
@@ -352,14 +375,8 @@ impl Spawner {
         let child = self.children.lock().remove(&id);
         match child {
             Some(child) => child.fail(failure),
-            None => self.forget_environment(id),
+            None => self.outgoing.lock().forget_environment(id),
         }
-    }
-
-    /// The spawner refuses the starts that name it; those to come send it anew.
-    fn forget_environment(&self, id: u64) {
-        let mut outgoing = self.outgoing.lock();
-        outgoing.environment.take_if(|(kept, _)| *kept == id);
     }
 
     fn child(&self, id: u64) -> Option<Arc<Subprocess>> {

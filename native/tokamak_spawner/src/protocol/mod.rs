@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`Reply::Hello`] | the first message: version, and how to know the descendants |
 //! | [`Reply::Started`] | the child runs; its pipes travel with this message |
-//! | [`Reply::StartFailed`] | no child was made; the last message about the id |
+//! | [`Reply::StartFailed`] | no child was made, or an environment could not be read; the last message about the id |
 //! | [`Reply::Exited`] | the exact exit of the child, once |
 //! | [`Reply::Gone`] | the last descendant ended; the last message about the id |
 //!

@@ -28,7 +28,7 @@ pub enum Reply {
         /// Which pipes travel with this message, in the order of the fields.
         streams: Streams,
     },
-    /// No child was made.
+    /// No child was made, or an `Environment` could not be read.
     StartFailed {
         /// The id given to `Start`.
         id: u64,

@@ -75,8 +75,8 @@ pub enum Base {
     Spawner,
     /// None.
     Empty,
-    /// That of the `Environment` with this id, which must be the latest. A start after one that could not be sent
-    /// fails with `ENOMEM`.
+    /// That of the `Environment` with this id, which must be the latest. A start after one that could not be
+    /// read fails with that error, after one that was not sent with `ENOMEM`.
     Kept(u64),
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Environments {
     own: Variables,
     /// What the VM sent last, and its id.
     kept: Option<(u64, Result<Variables>)>,
+    /// The request that could not be read last, and why. It may have been an environment.
+    unread: Option<(u64, Errno)>,
 }
 
 impl Environments {
@@ -34,7 +36,11 @@ impl Environments {
         let own = std::env::vars_os()
             .filter_map(|(name, value)| variable(&name.into_vec(), &value.into_vec()).ok())
             .collect();
-        Self { own, kept: None }
+        Self {
+            own,
+            kept: None,
+            unread: None,
+        }
     }
 
     /// Keeps an environment in place of the one before.
@@ -43,10 +49,16 @@ impl Environments {
         self.kept = Some((id, variables.collect()));
     }
 
+    /// Notes that a request could not be read.
+    pub(super) fn could_not_read(&mut self, id: u64, error: Errno) {
+        self.unread = Some((id, error));
+    }
+
     /// The child's environment: its base, and then the changes in order.
     ///
     /// # Errors
-    /// `INVAL` for what no environment can hold, `NOMEM` when the base did not arrive.
+    /// `INVAL` for what no environment can hold; when the base could not be read, that error, and `NOMEM` when it did not
+    /// arrive.
     pub(super) fn of(&self, start: &StartRequest) -> Result<Cow<'_, [CString]>> {
         let base = self.base(start.base)?;
         if start.environment.is_empty() {
@@ -56,13 +68,17 @@ impl Environments {
     }
 
     fn base(&self, base: Base) -> Result<&[CString]> {
-        match (base, &self.kept) {
-            (Base::Spawner, _) => Ok(&self.own),
-            (Base::Empty, _) => Ok(&[]),
-            (Base::Kept(id), Some((kept, variables))) if id == *kept => {
+        let id = match base {
+            Base::Spawner => return Ok(&self.own),
+            Base::Empty => return Ok(&[]),
+            Base::Kept(id) => id,
+        };
+        match (&self.kept, self.unread) {
+            (Some((kept, variables)), _) if *kept == id => {
                 variables.as_deref().map_err(|error| *error)
             }
-            (Base::Kept(_), _) => Err(Errno::NOMEM),
+            (_, Some((unread, error))) if unread == id => Err(error),
+            _ => Err(Errno::NOMEM),
         }
     }
 }
@@ -195,6 +211,18 @@ mod tests {
             let other = start(Base::Kept(id), &[]);
             assert_eq!(environments.of(&other), Err(Errno::NOMEM));
         }
+    }
+
+    #[test]
+    fn a_start_after_an_environment_that_could_not_be_read_fails_with_that_error() {
+        let mut environments = Environments::new();
+        environments.keep(1, &bytes(&["A=1"]));
+        environments.could_not_read(2, Errno::MFILE);
+        assert_eq!(
+            environments.of(&start(Base::Kept(2), &[])),
+            Err(Errno::MFILE)
+        );
+        assert!(environments.of(&start(Base::Kept(1), &[])).is_ok());
     }
 
     #[test]

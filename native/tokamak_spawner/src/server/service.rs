@@ -62,6 +62,7 @@ impl Service {
                 match file.and_then(packet::read_request_file) {
                     Ok(request) => Request::decode(&request),
                     Err(error) => {
+                        self.launcher.environments.could_not_read(id, error);
                         self.fail_start(id, error);
                         return Ok(());
                     }
