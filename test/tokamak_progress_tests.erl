@@ -111,8 +111,8 @@ a_subscription_has_its_own_interval() ->
     end,
     {Microseconds, ok} = timer:tc(fun() -> lists:foreach(Report, lists:seq(0, 99)) end),
     Shown = length(received(Fast, 50)),
-    %% More than with the interval of the application, and no more than with its own; however long that took.
-    ?assert(Shown > Microseconds div 100000 + 2),
+    %% More than with the interval of the application, unless that took a second; and no more than with its own.
+    ?assert(Shown > min(Microseconds div 100000, 10) + 2),
     ?assert(Shown =< Microseconds div 10000 + 2),
     ?assertMatch([{key, 0, 0}], received(Slow, 0)),
     ok = tokamak_progress:unsubscribe(Fast),
