@@ -132,19 +132,10 @@ a_loop_is_destroyed_while_its_poller_looks() ->
 looks_are_counted_for_all_loops() ->
     Talk = talk(supervised, native, 0),
     talk_until(fun() -> found(Talk) >= 1 end, Talk),
-    #{busy_polls := Looks, busy_polls_in_vain := InVain} = info(Talk),
+    Info = info(Talk),
     hang_up(Talk),
-    #{loop_totals := #{busy_polls := All, busy_polls_in_vain := AllInVain}} = tokamak:stats(),
-    ?assert(All >= Looks),
-    ?assert(AllInVain >= InVain),
-    Text = iolist_to_binary(tokamak_stats:prometheus()),
-    [
-        ?assertNotEqual(nomatch, binary:match(Text, Line))
-     || Line <- [
-            <<"tokamak_loop_busy_polls_total{result=\"found\"} ">>,
-            <<"tokamak_loop_busy_polls_total{result=\"in_vain\"} ">>
-        ]
-    ].
+    #{loop_totals := Totals} = tokamak:stats(),
+    busy_poll_fixture:are_counted(Info, Totals, <<"tokamak_loop_busy_polls_total">>).
 
 without_it_nobody_looks() ->
     Talk = talk(supervised, native, 0),
@@ -200,15 +191,10 @@ info(#{loop := Loop}) ->
     tokamak_loop:info(Loop).
 
 found(Talk) ->
-    #{busy_polls := Looks, busy_polls_in_vain := InVain} = info(Talk),
-    Looks - InVain.
+    busy_poll_fixture:found(info(Talk)).
 
-%% Rounds until a condition holds, with a deadline: how often a look pays depends on the machine.
 talk_until(Condition, Talk) ->
-    until(fun() ->
-        rounds(100, Talk),
-        Condition()
-    end).
+    busy_poll_fixture:until_talk(fun(Count) -> rounds(Count, Talk) end, Condition).
 
 rounds(Count, Talk) ->
     [round(Talk, N rem 256) || N <- lists:seq(1, Count)],

@@ -175,8 +175,7 @@ the_spawner_dies_while_the_owner_looks() ->
         Self ! {self(), talk_to_the_end(P)}
     end),
     receive {Owner, looks} -> ok end,
-    {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
-    _ = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
+    tokamak_wait:kill_spawner(),
     receive {Owner, End} -> ?assertEqual({error, spawner_died}, End) end.
 
 %% A write fails before the end is known here.
@@ -189,20 +188,11 @@ talk_to_the_end(P) ->
 
 looks_are_counted_for_all_subprocesses() ->
     P = looking_child(),
-    #{busy_polls := Looks, busy_polls_in_vain := InVain} = ?s:info(P),
+    Info = ?s:info(P),
     end_of(P),
-    #{subprocess_totals := #{busy_polls := All, busy_polls_in_vain := AllInVain}} = tokamak:stats(),
-    ?assert(All >= Looks),
-    ?assert(AllInVain >= InVain),
-    ?assert(All > AllInVain),
-    Text = iolist_to_binary(tokamak_stats:prometheus()),
-    [
-        ?assertNotEqual(nomatch, binary:match(Text, Line))
-     || Line <- [
-            <<"tokamak_subprocess_busy_polls_total{result=\"found\"} ">>,
-            <<"tokamak_subprocess_busy_polls_total{result=\"in_vain\"} ">>
-        ]
-    ].
+    #{subprocess_totals := #{busy_polls := All, busy_polls_in_vain := InVain} = Totals} = tokamak:stats(),
+    ?assert(All > InVain),
+    busy_poll_fixture:are_counted(Info, Totals, <<"tokamak_subprocess_busy_polls_total">>).
 
 without_it_nobody_looks() ->
     {ok, P} = ?s:start(["cat"]),
@@ -221,15 +211,10 @@ end_of(P) ->
     ?assertEqual({exit, 0}, ?s:recv(P, ?PATIENCE)).
 
 found(P) ->
-    #{busy_polls := Looks, busy_polls_in_vain := InVain} = ?s:info(P),
-    Looks - InVain.
+    busy_poll_fixture:found(?s:info(P)).
 
-%% Rounds until a condition holds, with a deadline: how often a look pays depends on the machine.
 talk_until(Condition, P) ->
-    until(fun() ->
-        rounds(100, P),
-        Condition()
-    end).
+    busy_poll_fixture:until_talk(fun(Count) -> rounds(Count, P) end, Condition).
 
 rounds(Count, P) ->
     [round(P, integer_to_binary(N)) || N <- lists:seq(1, Count)],

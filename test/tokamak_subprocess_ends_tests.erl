@@ -132,7 +132,7 @@ spawner_dies() ->
     tokamak_wait:until(fun() -> maps:get(state, ?s:info(Exited)) =:= exited end),
     {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
     Before = now_ms(),
-    [] = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
+    tokamak_wait:kill_spawner(),
     ?assertEqual({error, spawner_died}, ?s:recv(Waiting)),
     receive {tokamak, Active, End} -> ?assertEqual({error, spawner_died}, End) end,
     Elapsed = now_ms() - Before,

@@ -94,8 +94,7 @@ loop_ends() ->
 spawner_dies() ->
     {ok, Loop} = tokamak_loop:new(),
     {ok, _} = ?s:start(["sleep", "86400"], #{loop => {Loop, 1}}),
-    {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
-    [] = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
+    tokamak_wait:kill_spawner(),
     ?assertEqual([{1, subprocess_exit, {error, spawner_died}}], poll(Loop, 1)),
     ok = tokamak_loop:destroy(Loop).
 

@@ -225,8 +225,7 @@ long_environments() ->
     ?assertMatch({ok, #{stdout := Before}}, Length()).
 
 kill_spawner() ->
-    {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
-    _ = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
+    tokamak_wait:kill_spawner(),
     tokamak_wait:until(fun() -> tokamak_nif:subprocess_spawner() =:= {error, closed} end).
 
 changing_environment() ->

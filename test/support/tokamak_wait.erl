@@ -2,7 +2,7 @@
 %% Waiting for conditions, and looking at operating system processes.
 -module(tokamak_wait).
 
--export([until/1, until/2, is_running/1, children/1, with_argument/1, open_files/0, resident_kib/0]).
+-export([until/1, until/2, is_running/1, children/1, with_argument/1, open_files/0, resident_kib/0, kill_spawner/0]).
 
 %% Waits until the condition holds.
 until(Condition) ->
@@ -56,6 +56,12 @@ with_argument(Argument) ->
         lists:member(iolist_to_binary(Argument), binary:split(Line, <<0>>, [global])),
         is_running(list_to_integer(Name))
     ].
+
+%% Kills the helper program of all subprocesses.
+kill_spawner() ->
+    {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
+    [] = os:cmd("kill -9 " ++ integer_to_list(Spawner)),
+    ok.
 
 %% The descriptors that this VM has open.
 open_files() ->

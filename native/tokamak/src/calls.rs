@@ -172,7 +172,7 @@ const PERCENT_NANOSECONDS: u64 = 10_000;
 
 /// Has the caller's turn end earlier for the time that was taken. A scheduler frees what is large only between
 /// turns.
-fn charge(env: Env, nanoseconds: u64) {
+pub fn charge(env: Env, nanoseconds: u64) {
     if nanoseconds >= PERCENT_NANOSECONDS {
         let percent = (nanoseconds / PERCENT_NANOSECONDS).min(100);
         rustler::schedule::consume_timeslice(env, percent as i32);

@@ -43,6 +43,16 @@ pub struct Looks {
     pub in_vain: u64,
 }
 
+impl Looks {
+    /// From the two that are counted, so that neither difference ever falls.
+    pub fn new(found: u64, in_vain: u64) -> Self {
+        Self {
+            all: found + in_vain,
+            in_vain,
+        }
+    }
+}
+
 impl BusyPoll {
     /// Of a consumer that looks up to `limit` longer; never, if that is zero.
     pub fn new(limit: Duration) -> Self {
@@ -97,12 +107,10 @@ impl BusyPoll {
 
     /// What was counted since it was made.
     pub fn looks(&self) -> Looks {
-        let found = self.found.load(Ordering::Relaxed);
-        let in_vain = self.in_vain.load(Ordering::Relaxed);
-        Looks {
-            all: found + in_vain,
-            in_vain,
-        }
+        Looks::new(
+            self.found.load(Ordering::Relaxed),
+            self.in_vain.load(Ordering::Relaxed),
+        )
     }
 
     fn now(&self) -> u64 {

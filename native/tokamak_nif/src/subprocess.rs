@@ -34,13 +34,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 use tokamak::environment::{SavedTerm, Sender};
-use tokamak::{owners, runtime};
+use tokamak::{calls, owners, runtime};
 use tokamak_core::busy_poll::BusyPoll;
 use tokamak_core::event_id::MAX_ID;
 use waiter::Waiter;
-
-/// A time slice is about as long: a look is accounted for by its time.
-const TIME_SLICE: Duration = Duration::from_millis(1);
 
 /// What a handle refers to.
 pub struct SubprocessResource(Arc<Subprocess>);
@@ -190,8 +187,7 @@ fn subprocess_recv<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> T
         let look = subprocess.busy_poll.pays().then(Instant::now);
         let taken = subprocess.take(Waiter::calling(env, reference));
         if let Some(started) = look {
-            let percent = 100 * started.elapsed().as_micros() / TIME_SLICE.as_micros();
-            rustler::schedule::consume_timeslice(env, percent.clamp(1, 100) as i32);
+            calls::charge(env, started.elapsed().as_nanos() as u64);
         }
         match taken {
             Taken::Item(item) => item.encode_result(env),

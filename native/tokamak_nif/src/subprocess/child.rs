@@ -41,10 +41,7 @@ static LOOKS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// How often owners looked a moment longer for what their children tell.
 pub fn looks() -> Looks {
     let [in_vain, found] = LOOKS.each_ref().map(|n| n.load(Ordering::Relaxed));
-    Looks {
-        all: found + in_vain,
-        in_vain,
-    }
+    Looks::new(found, in_vain)
 }
 
 /// Subprocesses that were started since the library was loaded, and what went through.
