@@ -87,6 +87,7 @@ case ${1:-shipped} in
         build_and_install tokamak_test_nif _build/native/tokamak_test_nif.so
         build_c table_user
         build_c clock_jump
+        build_c epoll_full
         ;;
     report)
         build_and_install tokamak_bench_report _build/native/tokamak_bench_report

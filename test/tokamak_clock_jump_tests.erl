@@ -22,32 +22,12 @@ clock_jump_test_() ->
     ]).
 
 jump(Seconds) ->
-    tokamak_test:with_directory(fun(Directory) ->
-        Offset = filename:join(Directory, "offset"),
-        ok = set(Offset, 0),
-        Args = lists:append([["-pa", Path] || Path <- code:get_path(), filename:pathtype(Path) =:= absolute]),
-        {ok, Peer, _Node} = peer:start_link(#{
-            connection => standard_io,
-            args => Args,
-            wait_boot => 30_000,
-            env => [{"LD_PRELOAD", library()}, {"CLOCK_OFFSET_FILE", Offset}]
-        }),
-        ok = peer:call(Peer, ?MODULE, waits, [fun() -> set(Offset, Seconds) end], 100_000),
+    preloaded_peer:with("clock_jump.so", "CLOCK_OFFSET_FILE", 1, fun(Peer, Offset) ->
+        Jump = fun() -> preloaded_peer:set(Offset, 0, Seconds) end,
+        ok = peer:call(Peer, ?MODULE, waits, [Jump], 100_000),
         Shown = peer:call(Peer, os, system_time, [second]) - os:system_time(second),
-        ?assert(abs(Shown - Seconds) < 60),
-        ok = peer:stop(Peer)
+        ?assert(abs(Shown - Seconds) < 60)
     end).
-
-%% Where tokamak_bench_nif is, too.
-library() ->
-    Native = filename:join([code:lib_dir(tokamak), "..", "..", "..", "native"]),
-    filename:join(os:getenv("TOKAMAK_BENCH_NIF_DIR", Native), "clock_jump.so").
-
-%% In place, as it is mapped.
-set(File, Seconds) ->
-    {ok, Device} = file:open(File, [read, write, raw]),
-    ok = file:pwrite(Device, 0, <<Seconds:64/native-signed>>),
-    ok = file:close(Device).
 
 %% @doc In the other VM: the time of day jumps while everything waits that can wait.
 waits(Jump) ->

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! This end of a child's pipe: read and written without waiting, watched by tokio once there was a reason
-//! to wait.
+//! to wait. Where the system watches as much as it may (ENOSPC, ENOMEM), it is tried again after a while instead.
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustler::OwnedBinary;
 use std::io::IoSlice;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep};
 
 /// The most bytes of one message. So a credit of N messages is one of N times as many bytes.
 pub const MAX_CHUNK: usize = 256 * 1024;
@@ -17,20 +20,24 @@ pub const MAX_CHUNK: usize = 256 * 1024;
 const LARGE_TRANSFER: usize = 64 * 1024;
 /// What a pipe is made to hold once its child has shown that it writes or reads a lot.
 const LARGE_PIPE: usize = 1024 * 1024;
+/// How often a pipe is tried that nobody watches: cheap, and soon enough for a system that is out of resources.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One end of a pipe.
 pub struct Pipe {
     file: File,
     interest: Interest,
     grown: bool,
+    /// When it is tried again, as it could not be watched.
+    retry: Option<Pin<Box<Sleep>>>,
 }
 
 enum File {
-    /// Nobody had to wait yet: most children end without it.
+    /// Nobody had to wait yet (most children end without it), or it cannot be watched for now.
     Unwatched(OwnedFd),
     Watched(AsyncFd<OwnedFd>),
-    /// It could not be watched.
-    Lost,
+    /// While it changes from one to the other.
+    Changing,
 }
 
 impl Pipe {
@@ -47,6 +54,7 @@ impl Pipe {
             file: File::Unwatched(file),
             interest,
             grown: false,
+            retry: None,
         }
     }
 
@@ -65,7 +73,7 @@ impl Pipe {
         let read = match &self.file {
             File::Unwatched(file) => retry(|| read_chunk(file)),
             File::Watched(file) => retry(|| read_chunk(file.get_ref())),
-            File::Lost => Err(Errno::BADF),
+            File::Changing => Err(Errno::BADF),
         };
         match read {
             Err(Errno::AGAIN) => Poll::Pending,
@@ -88,7 +96,7 @@ impl Pipe {
 
     /// The runtime watches it no more, until there is a reason to wait again.
     pub fn unwatch(&mut self) {
-        self.file = match std::mem::replace(&mut self.file, File::Lost) {
+        self.file = match std::mem::replace(&mut self.file, File::Changing) {
             File::Watched(file) => File::Unwatched(file.into_inner()),
             other => other,
         };
@@ -116,7 +124,11 @@ impl Pipe {
     ) -> Poll<Result<T, Errno>> {
         if let File::Unwatched(file) = &self.file {
             match retry(|| transfer(file)) {
-                Err(Errno::AGAIN) => self.watch(runtime)?,
+                Err(Errno::AGAIN) if self.watch(runtime)? => {}
+                Err(Errno::AGAIN) => {
+                    self.retry_later(cx, runtime);
+                    return Poll::Pending;
+                }
                 result => return Poll::Ready(result),
             }
         }
@@ -138,16 +150,41 @@ impl Pipe {
         }
     }
 
-    fn watch(&mut self, runtime: &Handle) -> Result<(), Errno> {
-        if let File::Unwatched(file) = std::mem::replace(&mut self.file, File::Lost) {
-            let _context = runtime.enter();
-            // SAFETY: an OwnedFd is the same open file all its life, and no reference to it is handed out
-            // that could replace it.
-            let watched = unsafe { AsyncFd::register_with_interest(file, self.interest) }
-                .map_err(|error| Errno::from_io_error(&error.into()).unwrap_or(Errno::CANCELED))?;
-            self.file = File::Watched(watched);
+    /// Has the runtime watch it. `false`: the system cannot, for now.
+    fn watch(&mut self, runtime: &Handle) -> Result<bool, Errno> {
+        let file = match std::mem::replace(&mut self.file, File::Changing) {
+            File::Unwatched(file) => file,
+            other => {
+                self.file = other;
+                return Ok(true);
+            }
+        };
+        let _context = runtime.enter();
+        // SAFETY: an OwnedFd is the same open file all its life, and no reference to it is handed out
+        // that could replace it.
+        match unsafe { AsyncFd::register_with_interest(file, self.interest) } {
+            Ok(watched) => {
+                self.file = File::Watched(watched);
+                self.retry = None;
+                Ok(true)
+            }
+            Err(error) => {
+                let (file, error) = error.into_parts();
+                self.file = File::Unwatched(file);
+                // Without a number it is the runtime's own: it stops.
+                error.raw_os_error().map(|_| false).ok_or(Errno::CANCELED)
+            }
         }
-        Ok(())
+    }
+
+    /// Has `cx` woken after a while. Not here and now: its waker may need a lock that the caller has.
+    fn retry_later(&mut self, cx: &mut Context, runtime: &Handle) {
+        let _context = runtime.enter();
+        let mut sleep = Box::pin(tokio::time::sleep(RETRY_INTERVAL));
+        while sleep.as_mut().poll(cx).is_ready() {
+            sleep.as_mut().reset(Instant::now() + RETRY_INTERVAL);
+        }
+        self.retry = Some(sleep);
     }
 
     /// Fewer switches between the child and us. It fails where the user's share of pipe memory is used up.
@@ -156,7 +193,7 @@ impl Pipe {
             let _ = match &self.file {
                 File::Unwatched(file) => rustix::pipe::fcntl_setpipe_size(file, LARGE_PIPE),
                 File::Watched(file) => rustix::pipe::fcntl_setpipe_size(file.get_ref(), LARGE_PIPE),
-                File::Lost => Ok(0),
+                File::Changing => Ok(0),
             };
         }
     }
