@@ -5,13 +5,14 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--export([without_descriptors/0, subprocess_without_descriptors/0]).
+-export([without_descriptors/0, device_without_descriptors/0, subprocess_without_descriptors/0]).
 
 -define(LIMIT, 160).
 
 exhaustion_test_() ->
     tokamak_test:cases(60, [
         {"without a descriptor nothing is opened, and what is open works on", fun() -> in_peer(without_descriptors) end},
+        {"a terminal that cannot be looked at is not taken for a file", fun() -> in_peer(device_without_descriptors) end},
         {"without a descriptor no subprocess starts, and the next one does", fun() ->
             in_peer(subprocess_without_descriptors)
         end}
@@ -38,7 +39,7 @@ without_descriptors() ->
     %% Loading code takes a descriptor, too.
     ok = works(Loop, Read, Write),
     Before = tokamak_test:open_files(),
-    Taken = take_all([]),
+    Taken = take_all(),
     [
         {error, emfile} = Open()
      || Open <- [
@@ -57,12 +58,25 @@ without_descriptors() ->
     ok = works(Loop, Read, Write),
     ok = application:stop(tokamak).
 
+%% @doc In the other VM. Whether a device can be watched is asked by a second descriptor.
+device_without_descriptors() ->
+    {ok, _} = application:ensure_all_started(tokamak),
+    {ok, Loop} = tokamak_loop:new(),
+    [First, Second | Taken] = take_all(),
+    ok = tokamak_fd:close(First),
+    {error, emfile} = tokamak_fd:open("/dev/ptmx", [read, write]),
+    ok = tokamak_fd:close(Second),
+    {ok, Terminal} = tokamak_fd:open("/dev/ptmx", [read, write]),
+    ok = tokamak_loop:add_reader(Loop, Terminal, 1),
+    ok = give_back([Terminal | Taken]),
+    ok = application:stop(tokamak).
+
 %% @doc In the other VM.
 subprocess_without_descriptors() ->
     {ok, _} = application:ensure_all_started(tokamak),
     {ok, #{status := 0}} = tokamak_subprocess:run(["true"]),
     Before = tokamak_test:open_files(),
-    Taken = take_all([]),
+    Taken = take_all(),
     {error, emfile} = tokamak_subprocess:run(["true"]),
     ok = give_back(Taken),
     tokamak_test:wait_for(Before, fun tokamak_test:open_files/0),
@@ -70,8 +84,14 @@ subprocess_without_descriptors() ->
     tokamak_test:wait_for(Before, fun tokamak_test:open_files/0),
     ok = application:stop(tokamak).
 
+take_all() ->
+    %% Loading code takes a descriptor, too.
+    {ok, Null} = tokamak_fd:open("/dev/null", [read]),
+    ok = tokamak_fd:close(Null),
+    take_all([]).
+
 take_all(Taken) ->
-    case tokamak_fd:open("/dev/null", [read]) of
+    case tokamak_fd:from_integer(0) of
         {ok, Fd} -> take_all([Fd | Taken]);
         {error, emfile} -> Taken
     end.

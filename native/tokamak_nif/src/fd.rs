@@ -228,7 +228,7 @@ fn with_mode(file: OwnedFd, otherwise: Mode) -> Result<(OwnedFd, Mode), Errno> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
     let mode = match kind {
         FileType::RegularFile | FileType::Directory | FileType::BlockDevice => Mode::Regular,
-        FileType::CharacterDevice if !can_be_polled(file.as_fd()) => Mode::Regular,
+        FileType::CharacterDevice if !can_be_polled(file.as_fd())? => Mode::Regular,
         _ => otherwise,
     };
     Ok((file, mode))
@@ -258,18 +258,22 @@ fn has_packets(_pipe: &OwnedFd) -> bool {
     false
 }
 
-/// Whether the kernel has events for a device: /dev/null has none, a terminal has.
+/// Whether the kernel has events for a device: /dev/null has none, a terminal has. To ask takes a descriptor for a
+/// moment.
 #[cfg(target_os = "linux")]
-fn can_be_polled(file: BorrowedFd) -> bool {
+fn can_be_polled(file: BorrowedFd) -> Result<bool, Errno> {
     use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-    epoll::create(CreateFlags::CLOEXEC)
-        .and_then(|set| epoll::add(&set, file, EventData::new_u64(0), EventFlags::IN))
-        .is_ok()
+    let set = epoll::create(CreateFlags::CLOEXEC)?;
+    match epoll::add(&set, file, EventData::new_u64(0), EventFlags::IN) {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn can_be_polled(_file: BorrowedFd) -> bool {
-    true
+fn can_be_polled(_file: BorrowedFd) -> Result<bool, Errno> {
+    Ok(true)
 }
 
 #[rustler::nif]
