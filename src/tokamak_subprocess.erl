@@ -104,7 +104,7 @@ run(Argv, Options) ->
         ok ->
             Deadline = tokamak_deadline:new(maps:get(timeout, Options, infinity)),
             Input = maps:get(stdin, Options, none),
-            case start_checked(Argv, Options#{stdin => input_kind(Input)}) of
+            case start_checked(Argv, Options#{stdin => input_kind(Input)}, Deadline) of
                 {ok, P} ->
                     feed(P, Input),
                     collect(P, Deadline, [], []);
@@ -131,19 +131,26 @@ feed(P, Input) ->
     ok.
 
 collect(P, Deadline, Stdout, Stderr) ->
-    case recv(P, tokamak_deadline:time_left(Deadline)) of
+    Left = tokamak_deadline:time_left(Deadline),
+    case recv(P, Left) of
+        %% One that writes without an end has its time, too.
+        {ok, _} when Left =:= 0 ->
+            timed_out(P);
         {ok, {stdout, Data}} ->
             collect(P, Deadline, [Data | Stdout], Stderr);
         {ok, {stderr, Data}} ->
             collect(P, Deadline, Stdout, [Data | Stderr]);
         {exit, Status} ->
             {ok, #{status => Status, stdout => in_order(Stdout), stderr => in_order(Stderr)}};
-        {error, timeout} = Error ->
-            _ = tokamak_nif:subprocess_abandon(P),
-            Error;
+        {error, timeout} ->
+            timed_out(P);
         {error, _} = Error ->
             Error
     end.
+
+timed_out(P) ->
+    _ = tokamak_nif:subprocess_abandon(P),
+    {error, timeout}.
 
 in_order(Chunks) -> iolist_to_binary(lists:reverse(Chunks)).
 
@@ -171,7 +178,7 @@ start(Argv) ->
 -spec start([argument(), ...], options()) -> {ok, subprocess()} | {error, term()}.
 start(Argv, Options) ->
     case check(Argv, Options, ?OPTIONS) of
-        ok -> start_checked(Argv, Options);
+        ok -> start_checked(Argv, Options, tokamak_deadline:new(infinity));
         both_merged -> ?EXPLAINED([Argv, Options], ?BOTH_MERGED);
         wrong -> ?BADARG([Argv, Options], [argv, {options, ?OPTIONS}])
     end.
@@ -187,13 +194,13 @@ check(Argv, Options, Kinds) ->
             wrong
     end.
 
-start_checked(Argv, Options) ->
+start_checked(Argv, Options, Deadline) ->
     case os:type() of
-        {unix, linux} -> start_native(Argv, Options);
+        {unix, linux} -> start_native(Argv, Options, Deadline);
         _ -> {error, not_supported}
     end.
 
-start_native(Argv, Options) ->
+start_native(Argv, Options, Deadline) ->
     Request = tokamak_subprocess_request:make(Argv, Options),
     Program = tokamak_subprocess_request:program(),
     Loop = maps:get(loop, Options, undefined),
@@ -203,6 +210,12 @@ start_native(Argv, Options) ->
             receive
                 {tokamak, Ref, started} -> {ok, P};
                 {tokamak, Ref, {error, _} = Error} -> Error
+            after tokamak_deadline:time_left(Deadline) ->
+                Result = timed_out(P),
+                %% Told before or by this end, and once.
+                receive
+                    {tokamak, Ref, _} -> Result
+                end
             end;
         {error, _} = Error ->
             Error;

@@ -15,6 +15,7 @@ ends_test_() ->
             {"a child and a daemon that ignore TERM are killed after the kill timeout", fun term_ignored/0},
             {"a daemon that left its session and closed everything dies with the owner", fun daemon_dies/0},
             {"stop after the exit ends what was left behind", fun stop_after_exit/0},
+            {"the exit comes though a descendant writes for ever, faster than it is read", {timeout, 60, fun descendant_writes/0}},
             {"the exit waits 5 s for the output that a grandchild still holds", {timeout, 30, fun grandchild_holds_pipe/0}},
             {"a child whose last handle is gone is stopped", fun handle_is_dropped/0},
             {"one with credit lives on without a handle", fun credit_keeps/0},
@@ -123,6 +124,19 @@ closes_output_early() ->
     ok = ?s:write(P, "\n"),
     ?assertEqual({exit, 6}, ?s:recv(P)).
 
+descendant_writes() ->
+    {ok, P} = ?s:start(["sh", "-c", "echo first; while :; do echo x; sleep 0.01; done & exit 3"]),
+    {Output, End} = receive_slowly(P, []),
+    ?assertEqual({exit, 3}, End),
+    ?assertMatch(<<"first\n", _/binary>>, Output).
+
+receive_slowly(P, Output) ->
+    timer:sleep(20),
+    case ?s:recv(P, 30_000) of
+        {ok, {stdout, Data}} -> receive_slowly(P, [Output, Data]);
+        End -> {iolist_to_binary(Output), End}
+    end.
+
 spawner_dies() ->
     Mark = mark(),
     {ok, Waiting} = ?s:start(["sleep", Mark]),
@@ -145,6 +159,17 @@ spawner_dies() ->
     gone(Mark, 0),
     ok = tokamak_test:in_time(Elapsed, 500).
 
+%% Its child has exited, and a descendant keeps the pipe without reading.
+writer_is_told() ->
+    {ok, P} = ?s:start(["sh", "-c", "exec 3<&0; sleep 86400 <&3 & exit 0"]),
+    Self = self(),
+    spawn_link(fun() -> Self ! {written, ?s:write(P, <<0:4000000/unit:8>>, infinity)} end),
+    tokamak_wait:until(fun() -> maps:get(state, ?s:info(P)) =:= exited end),
+    tokamak_wait:until(fun() -> ?s:write(P, "x", 0) =:= {error, timeout} end),
+    quietly(fun() -> ok = application:stop(tokamak) end),
+    receive {written, Result} -> ?assertEqual({error, closed}, Result) end,
+    ok = application:start(tokamak).
+
 application_stops() ->
     Mark = mark(),
     {ok, P} = ?s:start(["sh", "-c", "trap '' TERM; echo up; sleep " ++ Mark ++ "; sleep " ++ Mark], #{kill_timeout => 200}),
@@ -158,6 +183,7 @@ application_stops() ->
     ?assertEqual({error, shutdown}, ?s:recv(P)),
     receive {tokamak, Active, End} -> ?assertEqual({error, shutdown}, End) end,
     ok = application:start(tokamak),
+    writer_is_told(),
     ?assertMatch({ok, #{status := 0}}, ?s:run(["true"])).
 
 start_while_stopped() ->

@@ -14,6 +14,8 @@ flow_test_() ->
             {"a child that never reads: write times out, the rest goes on", fun never_reads/0},
             {"a write that waits goes on when the child reads", fun write_waits/0},
             {"a write that waits ends with the child, and with the input", fun write_is_ended/0},
+            {"writers that die while they wait are forgotten", {timeout, 60, fun dead_writers/0}},
+            {"who moves large pieces gives its turn up as if it had worked", fun charged/0},
             {"many writers wait for one child", fun many_writers/0},
             {"64 MiB go through cat unchanged", {timeout, 60, fun through_cat/0}},
             {"an idle child costs no wake of the VM's native threads", {timeout, 30, fun idle/0}}
@@ -86,6 +88,41 @@ write_is_ended() ->
 
 is_full(P) ->
     tokamak_wait:until(fun() -> ?s:write(P, <<"x">>, 0) =:= {error, timeout} end).
+
+dead_writers() ->
+    {ok, P} = ?s:start(["sleep", "86400"]),
+    ?assertEqual({error, timeout}, ?s:write(P, <<0:4000000/unit:8>>, 50)),
+    Die = fun(_) ->
+        {Writer, Monitor} = spawn_monitor(fun() -> full = tokamak_nif:subprocess_write(P, [<<"x">>], make_ref()) end),
+        receive {'DOWN', Monitor, process, Writer, Reason} -> ?assertEqual(normal, Reason) end
+    end,
+    lists:foreach(Die, lists:seq(1, 1000)),
+    Before = tokamak_wait:resident_kib(),
+    lists:foreach(Die, lists:seq(1, 50_000)),
+    %% Kept, they are 120 MiB.
+    ?assert(tokamak_wait:resident_kib() - Before < 40_000),
+    ok = ?s:stop(P).
+
+%% Reductions: those of what is done in Erlang are some ten a call.
+charged() ->
+    {ok, P} = ?s:start(["cat", "/dev/zero"]),
+    tokamak_wait:until(fun() -> reductions_of_large(P) > 40 end),
+    {ok, Full} = ?s:start(["sleep", "86400"]),
+    {Reductions, _} = reductions(fun() -> tokamak_nif:subprocess_write(Full, [<<0:1000000/unit:8>>], undefined) end),
+    ?assert(Reductions > 40),
+    [ok = ?s:stop(Child) || Child <- [P, Full]].
+
+reductions_of_large(P) ->
+    case reductions(fun() -> tokamak_nif:subprocess_recv(P, undefined) end) of
+        {Reductions, {ok, {stdout, Data}}} when byte_size(Data) >= 200_000 -> Reductions;
+        _ -> 0
+    end.
+
+reductions(Fun) ->
+    {reductions, Before} = process_info(self(), reductions),
+    Result = Fun(),
+    {reductions, After} = process_info(self(), reductions),
+    {After - Before, Result}.
 
 many_writers() ->
     {ok, P} = ?s:start(["sh", "-c", "sleep 0.2; wc -c"]),

@@ -15,6 +15,8 @@ loop_test_() ->
             {"a child that floods waits while nobody polls, and nothing is lost", {timeout, 60, fun flood/0}},
             {"recv and active are for others", fun not_supported/0},
             {"the subprocess is stopped when its loop ends", fun loop_ends/0},
+            {"a start is told when its loop ends meanwhile", {timeout, 60, fun loop_ends_meanwhile/0}},
+            {"the loop is told the exit of a subprocess whose owner died", fun owner_dies/0},
             {"a killed spawner is an exit with an error", fun spawner_dies/0},
             {"a closed loop and wrong loops are refused", fun refused/0}
         ]}.
@@ -90,6 +92,51 @@ loop_ends() ->
     ok = tokamak_loop:destroy(Loop),
     tokamak_wait:until(fun() -> not tokamak_wait:is_running(OsPid) end),
     ?assertEqual({error, closed}, ?s:info(P)).
+
+%% The moment is another one each time.
+loop_ends_meanwhile() ->
+    Results = [start_while_loop_ends(N * 10) || N <- lists:seq(1, 200)],
+    ?assertEqual([], [Wrong || Wrong <- Results, not lists:member(Wrong, [started, {error, closed}])]),
+    ?assert(lists:member({error, closed}, Results)).
+
+start_while_loop_ends(Loops) ->
+    {ok, Loop} = tokamak_loop:new(),
+    Self = self(),
+    Starter = spawn_link(fun() ->
+        Self ! {self(), starts},
+        Result = ?s:start(["true"], #{loop => {Loop, 1}}),
+        Self ! {self(), Result}
+    end),
+    receive {Starter, starts} -> ok end,
+    _ = lists:sum(lists:seq(1, Loops * 10)),
+    ok = tokamak_loop:destroy(Loop),
+    receive
+        {Starter, {ok, _}} -> started;
+        {Starter, Error} -> Error
+    after 10_000 -> process_info(Starter, [current_function, messages])
+    end.
+
+owner_dies() ->
+    {ok, Loop} = tokamak_loop:new(),
+    Self = self(),
+    Owner = spawn(fun() ->
+        Self ! ?s:start(["sh", "-c", "echo out; sleep 86400"], #{loop => {Loop, 3}}),
+        receive after infinity -> ok end
+    end),
+    receive {ok, _} -> ok end,
+    ?assertEqual([{3, subprocess_stdout, <<"out\n">>}], poll(Loop, 1)),
+    exit(Owner, kill),
+    ?assertEqual([{3, subprocess_exit, {signal, 15}}], poll(Loop, 1)),
+    %% Another one had exited before, while a descendant has its output.
+    Exited = spawn(fun() ->
+        Self ! ?s:start(["sh", "-c", "sleep 86400 & exit 4"], #{loop => {Loop, 3}}),
+        receive after infinity -> ok end
+    end),
+    receive {ok, P} -> tokamak_wait:until(fun() -> maps:get(state, ?s:info(P)) =:= exited end) end,
+    exit(Exited, kill),
+    ?assertEqual([{3, subprocess_exit, 4}], poll(Loop, 1)),
+    ?assertEqual([], tokamak_loop:poll(Loop, 20)),
+    ok = tokamak_loop:destroy(Loop).
 
 spawner_dies() ->
     {ok, Loop} = tokamak_loop:new(),

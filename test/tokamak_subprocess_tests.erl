@@ -12,6 +12,8 @@ subprocess_test_() ->
             {"run gives the status and both outputs", fun run_gives_everything/0},
             {"run gives a program its input and takes as much output at once", fun run_feeds/0},
             {"run stops what takes too long", fun run_times_out/0},
+            {"run stops what writes without an end in its time", {timeout, 60, fun run_of_endless_output/0}},
+            {"run times out while its start is under way", fun run_while_the_spawner_stands_still/0},
             {"a status is exact, a signal is told from a code", fun statuses/0},
             {"there is no shell: arguments arrive byte by byte", fun arguments/0},
             {"what cannot be started is an error by its name", fun start_errors/0},
@@ -44,6 +46,25 @@ run_feeds() ->
     Data = crypto:strong_rand_bytes(5000000),
     {ok, #{status := 0, stdout := Out}} = ?s:run(["cat"], #{stdin => [Data, "tail"]}),
     ?assert(Out =:= <<Data/binary, "tail">>).
+
+run_of_endless_output() ->
+    tokamak_test:in_time(fun() ->
+        Start = tokamak_test:clock(),
+        ?assertEqual({error, timeout}, ?s:run(["cat", "/dev/zero"], #{timeout => 100})),
+        ok = tokamak_test:in_time((tokamak_test:clock() - Start) div 1_000_000, 300)
+    end).
+
+run_while_the_spawner_stands_still() ->
+    {ok, #{status := 0}} = ?s:run(["true"]),
+    {ok, Spawner, _} = tokamak_nif:subprocess_spawner(),
+    [] = os:cmd("kill -STOP " ++ integer_to_list(Spawner)),
+    try
+        ?assertEqual({error, timeout}, ?s:run(["true"], #{timeout => 100}))
+    after
+        [] = os:cmd("kill -CONT " ++ integer_to_list(Spawner))
+    end,
+    ?assertMatch({ok, #{status := 0}}, ?s:run(["true"])),
+    ?assertEqual({messages, []}, process_info(self(), messages)).
 
 run_times_out() ->
     ?assertEqual({error, timeout}, ?s:run(["sleep", "60"], #{timeout => 50})),

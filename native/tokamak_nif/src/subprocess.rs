@@ -85,6 +85,14 @@ fn with_any<'a>(handle: Term<'a>, run: impl FnOnce(&Subprocess) -> Term<'a>) -> 
     }
 }
 
+/// What takes time is charged to the caller, as the bytes of large transfers are moved here.
+fn charged<T>(env: Env, run: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = run();
+    calls::charge(env, started.elapsed().as_nanos() as u64);
+    result
+}
+
 /// Runs an operation of the owner; otherwise `badarg` or `not_owner`.
 fn with_own<'a>(handle: Term<'a>, run: impl FnOnce(&Subprocess) -> Term<'a>) -> Term<'a> {
     let env = handle.get_env();
@@ -184,11 +192,7 @@ fn consumer_of(target: Term) -> Result<Consumer, Atom> {
 #[rustler::nif]
 fn subprocess_recv<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
     with_own(handle, |subprocess| {
-        let look = subprocess.busy_poll.pays().then(Instant::now);
-        let taken = subprocess.take(Waiter::calling(env, reference));
-        if let Some(started) = look {
-            calls::charge(env, started.elapsed().as_nanos() as u64);
-        }
+        let taken = charged(env, || subprocess.take(Waiter::calling(env, reference)));
         match taken {
             Taken::Item(item) => item.encode_result(env),
             Taken::Waiting => atoms::waiting().encode(env),
@@ -238,7 +242,9 @@ fn subprocess_active<'a>(env: Env<'a>, handle: Term<'a>, more: u64, once: bool) 
             },
         );
         // What is there already needs no other thread.
-        subprocess.advance(&mut state, Sender::Process(env));
+        charged(env, || {
+            subprocess.advance(&mut state, Sender::Process(env));
+        });
         drop(state);
         drop(replaced);
         atoms::ok().encode(env)
@@ -259,7 +265,8 @@ fn subprocess_write<'a>(
             return atoms::badarg().encode(env);
         };
         let (slices, _) = slices(&binaries);
-        match subprocess.write(&slices, Waiter::calling(env, reference)) {
+        let waiter = Waiter::calling(env, reference);
+        match charged(env, || subprocess.write(env, &slices, waiter)) {
             Written::Bytes(count) => (atoms::ok(), count).encode(env),
             Written::Full => atoms::full().encode(env),
             Written::Closed => closed(env),

@@ -14,6 +14,7 @@ use super::waiter::Waiter;
 use crate::atoms;
 use crate::submissions::Tie;
 use parking_lot::{Mutex, MutexGuard};
+use rustix::io::Errno;
 use rustler::{Encoder, Env, LocalPid};
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -109,7 +110,7 @@ pub enum Written {
     Bytes(usize),
     Full,
     Closed,
-    Failed(rustix::io::Errno),
+    Failed(Errno),
 }
 
 /// Whether a process may wait for the next item.
@@ -244,12 +245,20 @@ impl Subprocess {
 
     /// Delivers while there is something, and demand for it.
     pub fn advance(&self, state: &mut State, sender: Sender) {
-        for _ in 0..BATCH {
+        let mut left = BATCH;
+        while left > 0 {
             if self.is_over() || !state.consumer.wants() {
                 return;
             }
             match self.poll_item(state) {
-                Poll::Ready(item) => self.deliver(state, item, sender),
+                Poll::Ready(item) => {
+                    left -= 1;
+                    // A scheduler has others to run.
+                    if item.is_large() && matches!(sender, Sender::Process(_)) {
+                        left = 0;
+                    }
+                    self.deliver(state, item, sender);
+                }
                 Poll::Pending => return,
             }
         }
@@ -357,7 +366,7 @@ impl Subprocess {
     }
 
     /// Writes what fits; with a waiter, that is told when there may be room.
-    pub fn write(&self, buffers: &[IoSlice], waiter: Option<Waiter>) -> Written {
+    pub fn write(&self, env: Env, buffers: &[IoSlice], waiter: Option<Waiter>) -> Written {
         let mut state = self.lock();
         let waker = Waker::from(Arc::new(Writable(self.this.clone())));
         let mut cx = Context::from_waker(&waker);
@@ -370,9 +379,10 @@ impl Subprocess {
                 WRITTEN.fetch_add(count as u64, Ordering::Relaxed);
                 Written::Bytes(count)
             }
+            Poll::Ready(Err(Errno::CANCELED)) => Written::Closed,
             Poll::Ready(Err(errno)) => Written::Failed(errno),
             Poll::Pending => {
-                state.writers.extend(waiter);
+                state.add_writer(env, waiter);
                 Written::Full
             }
         }
@@ -477,9 +487,12 @@ impl Subprocess {
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);
         state.pid = None;
-        state.starter = None;
         state.outputs.close();
         state.input = None;
+        // It ended before it was known whether the child runs: its loop ended.
+        if let Some(starter) = state.starter.take() {
+            starter.send_anywhere(|env| (atoms::error(), atoms::closed()).encode(env));
+        }
         state.wake_writers_anywhere();
         if let (Some(tie), Consumer::Loop { event_loop, .. }) = (state.tie.take(), &state.consumer)
             && let Some(event_loop) = event_loop.upgrade()
@@ -498,6 +511,14 @@ impl State {
 
     pub fn has_exited(&self) -> bool {
         self.outputs.has_exited()
+    }
+
+    /// Those that died while they waited are looked for whenever there are twice as many.
+    fn add_writer(&mut self, env: Env, waiter: Option<Waiter>) {
+        if self.writers.len().is_power_of_two() {
+            self.writers.retain(|writer| writer.pid.is_alive(env));
+        }
+        self.writers.extend(waiter);
     }
 
     fn wake_writers(&mut self, sender: Sender) {
@@ -550,8 +571,18 @@ impl Wake for Writable {
 }
 
 impl Possession for Subprocess {
+    /// A loop that it tells is told to the end, too.
     fn owner_died(&self) {
-        self.abandon();
+        let mut state = self.lock();
+        if !matches!(state.consumer, Consumer::Loop { .. }) || state.this.is_none() {
+            return self.abandon_locked(&mut state);
+        }
+        // Without a spawner there is no child.
+        let _ = self.stop();
+        if state.has_exited() {
+            state.outputs.close();
+        }
+        self.advance(&mut state, Sender::Thread);
     }
 
     fn library_stops(&self) {
@@ -561,6 +592,7 @@ impl Possession for Subprocess {
         if !self.is_over() && state.has_exited() {
             state.failure = Some(Failure::Shutdown);
             state.outputs.close();
+            self.close_input(&mut state, Sender::Thread);
             self.advance(&mut state, Sender::Thread);
         }
     }

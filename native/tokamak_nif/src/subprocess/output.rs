@@ -15,6 +15,8 @@ use tokio::time::Sleep;
 
 /// How long after its exit a child's output is waited for, while a descendant holds the pipe.
 const GRACE: Duration = Duration::from_secs(5);
+/// Output that takes some 0.02 ms to read, and more.
+const LARGE: usize = 64 * 1024;
 /// Binaries of this size and less are copied to the receiver's heap.
 const SMALL: usize = 64;
 
@@ -51,6 +53,8 @@ pub struct Outputs {
     turn: usize,
     exit: Option<(ExitStatus, Instant)>,
     grace: Option<Pin<Box<Sleep>>>,
+    /// After the grace: the bytes of each stream that are still told.
+    rest: Option<[usize; 2]>,
 }
 
 impl Outputs {
@@ -73,6 +77,7 @@ impl Outputs {
 
     /// The next item; otherwise `cx` is woken when there may be one, except for an exit.
     pub fn poll_take(&mut self, cx: &mut Context, runtime: &Handle) -> Poll<Item> {
+        self.limit_rest();
         if let Some(output) = self.output(|pipe| pipe.poll_read(cx, runtime)) {
             return Poll::Ready(output);
         }
@@ -87,6 +92,7 @@ impl Outputs {
 
     /// The next item that is there now; nobody is woken for a later one.
     pub fn take_now(&mut self) -> Option<Item> {
+        self.limit_rest();
         self.output(Pipe::read_now).or_else(|| {
             let ended = self.pipes.iter().all(Option::is_none);
             let (status, _) = self.exit.filter(|_| ended)?;
@@ -99,6 +105,35 @@ impl Outputs {
         self.pipes.iter_mut().flatten().for_each(Pipe::unwatch);
     }
 
+    /// A descendant may write for ever: what the pipes hold when the grace is over is the last that is told.
+    fn limit_rest(&mut self) {
+        let is_over = |(_, since): (ExitStatus, Instant)| since.elapsed() >= GRACE;
+        if self.rest.is_none() && self.exit.is_some_and(is_over) {
+            let waiting = |pipe: &Option<Pipe>| pipe.as_ref().map_or(0, Pipe::waiting);
+            self.rest = Some(self.pipes.each_ref().map(waiting));
+            self.close_told();
+        }
+    }
+
+    /// Closes the streams of which all was told.
+    fn close_told(&mut self) {
+        let Some(rest) = self.rest else { return };
+        for (pipe, rest) in self.pipes.iter_mut().zip(rest) {
+            if rest == 0 {
+                *pipe = None;
+            }
+        }
+    }
+
+    /// Some of the rest was told.
+    fn told(&mut self, stream: Stream, length: usize) {
+        if let Some(rest) = &mut self.rest {
+            let rest = &mut rest[stream as usize];
+            *rest = rest.saturating_sub(length);
+            self.close_told();
+        }
+    }
+
     /// A stream that ended, or cannot be read, is closed.
     fn output(
         &mut self,
@@ -109,6 +144,7 @@ impl Outputs {
             match place.as_mut().map(&mut read) {
                 Some(Poll::Ready(Ok(Some(chunk)))) => {
                     self.turn = 1 - stream as usize;
+                    self.told(stream, chunk.len());
                     return Some(Item::Output(stream, chunk));
                 }
                 Some(Poll::Ready(Ok(None) | Err(_))) => *place = None,
@@ -135,6 +171,11 @@ impl Outputs {
 }
 
 impl Item {
+    /// Whether it took a while to read.
+    pub fn is_large(&self) -> bool {
+        matches!(self, Self::Output(_, chunk) if chunk.len() >= LARGE)
+    }
+
     /// Whether nothing follows.
     pub fn is_last(&self) -> bool {
         !matches!(self, Self::Output(..))

@@ -81,6 +81,15 @@ impl Pipe {
         }
     }
 
+    /// How many bytes it holds.
+    pub fn waiting(&self) -> usize {
+        match &self.file {
+            File::Unwatched(file) => waiting(file),
+            File::Watched(file) => waiting(file.get_ref()),
+            File::Changing => 0,
+        }
+    }
+
     /// A large chunk makes a large pipe.
     fn grown_for<E>(
         &mut self,
@@ -201,11 +210,10 @@ impl Pipe {
 
 /// Asks first how much there is: a binary of just that size is read into without a copy.
 fn read_chunk(file: &OwnedFd) -> Result<Option<OwnedBinary>, Errno> {
-    let waiting = rustix::io::ioctl_fionread(file).unwrap_or(0);
-    if waiting == 0 {
+    let length = waiting(file).min(MAX_CHUNK);
+    if length == 0 {
         return read_little(file);
     }
-    let length = usize::try_from(waiting).map_or(MAX_CHUNK, |waiting| waiting.min(MAX_CHUNK));
     let mut chunk = OwnedBinary::new(length);
     let count = rustix::io::read(file.as_fd(), chunk.as_mut_slice())?;
     if count == 0 {
@@ -215,6 +223,11 @@ fn read_chunk(file: &OwnedFd) -> Result<Option<OwnedBinary>, Errno> {
         chunk.realloc_or_copy(count);
     }
     Ok(Some(chunk))
+}
+
+fn waiting(file: &OwnedFd) -> usize {
+    let waiting = rustix::io::ioctl_fionread(file).unwrap_or(0);
+    usize::try_from(waiting).unwrap_or(usize::MAX)
 }
 
 /// The end, nothing, or what came since it was asked.
