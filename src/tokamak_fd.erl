@@ -141,10 +141,15 @@ write(Fd, Data) ->
 %% '''
 -spec close(fd()) -> ok | {error, closed}.
 close(Fd) ->
-    case tokamak_nif:fd_close(Fd) of
+    Result =
+        case tokamak_nif:fd_close(Fd) of
+            regular -> tokamak_nif:fd_close_file(Fd);
+            Other -> Other
+        end,
+    case Result of
         not_owner -> ?NOT_OWNER([Fd]);
         badarg -> ?BADARG([Fd], [fd]);
-        Result -> Result
+        _ -> Result
     end.
 
 %% @doc Makes another local process the owner, with whose end the descriptor closes. Raises `not_owner' in any process

@@ -20,6 +20,7 @@
     fd_read_and_reselect/2,
     fd_reselect/2,
     fd_close/1,
+    fd_close_file/1,
     fd_reap/0,
     fd_controlling_process/2
 ]).
@@ -80,7 +81,7 @@
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
--define(ABI_VERSION, 6).
+-define(ABI_VERSION, 7).
 -define(STUB, erlang:nif_error(not_loaded)).
 
 -include("tokamak_engine_stubs.hrl").
@@ -152,8 +153,11 @@ fd_read_and_reselect(_Fd, _Max) -> ?STUB.
 -spec fd_reselect(term(), atom()) -> {ok, pos_integer()} | error() | badarg.
 fd_reselect(_Fd, _Direction) -> ?STUB.
 
--spec fd_close(term()) -> ok | error() | not_owner | badarg.
+-spec fd_close(term()) -> ok | error() | not_owner | regular | badarg.
 fd_close(_Fd) -> ?STUB.
+
+-spec fd_close_file(term()) -> ok | error() | not_owner | badarg.
+fd_close_file(_Fd) -> ?STUB.
 
 -spec fd_reap() -> more | ok.
 fd_reap() -> ?STUB.

@@ -57,6 +57,7 @@ owning() ->
         {"the new owner closes it, the old one cannot", fun the_new_owner_closes/0},
         {"it cannot be given to a dead process", fun no_gift_to_the_dead/0},
         {"it survives its maker when it was given away", fun it_survives_its_maker/0},
+        {"a file is closed on a dirty scheduler, by its owner", fun a_file_is_closed/0},
         {"it closes with the owner that it was given to", fun it_closes_with_its_new_owner/0},
         {"it closes with its owner, even when others know it", fun it_closes_with_its_owner/0},
         {"it closes when nobody knows it any more", fun it_closes_with_its_last_reference/0},
@@ -537,6 +538,17 @@ watched_closes_with_owner(Backend) ->
     ?assertMatch(#{readers := 0}, tokamak_loop:info(Loop)),
     ?assertEqual([], tokamak_loop:poll(Loop, 0)),
     ?assertEqual({error, closed}, tokamak_fd:read(element(1, hd(Pipes)), 1)).
+
+%% To close what is the last of a large file takes as long as to remove it.
+a_file_is_closed() ->
+    with_file(fun(Path) ->
+        ok = file:write_file(Path, <<"data">>),
+        {ok, File} = tokamak_fd:open(Path, [read]),
+        ?assertEqual(regular, tokamak_nif:fd_close(File)),
+        ?assertEqual(not_owner, tokamak_test:in_process(fun() -> tokamak_nif:fd_close_file(File) end)),
+        ?assertEqual({ok, <<"data">>}, tokamak_fd:read(File, 10)),
+        ?assertEqual([ok, {error, closed}], [tokamak_fd:close(File), tokamak_fd:close(File)])
+    end).
 
 not_pollable(Backend) ->
     Loop = tokamak_test:new_loop(Backend),

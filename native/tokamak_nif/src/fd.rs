@@ -511,16 +511,26 @@ fn fd_write_file<'a>(env: Env<'a>, handle: Term<'a>, data: Term<'a>) -> Term<'a>
 
 #[rustler::nif]
 fn fd_close<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
-    with_file(handle, |fd, _file| {
-        if !fd.is_owned_by(env) {
-            return atoms::not_owner().encode(env);
-        }
-        if fd.close(env) {
-            atoms::ok().encode(env)
-        } else {
-            closed(env)
-        }
+    with_file(handle, |fd, _file| match fd.mode {
+        Mode::Regular => atoms::regular().encode(env),
+        _ => close_own(env, fd),
     })
+}
+
+/// To close a file may take as long as to write or remove what it holds.
+#[rustler::nif(schedule = "DirtyIo")]
+fn fd_close_file<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
+    with_file(handle, |fd, _file| close_own(env, fd))
+}
+
+fn close_own<'a>(env: Env<'a>, fd: &Fd) -> Term<'a> {
+    if !fd.is_owned_by(env) {
+        return atoms::not_owner().encode(env);
+    }
+    match fd.close(env) {
+        true => atoms::ok().encode(env),
+        false => closed(env),
+    }
 }
 
 #[rustler::nif]
