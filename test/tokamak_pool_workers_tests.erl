@@ -20,6 +20,9 @@ workers_test_() ->
         fun a_run_whose_manager_dies_fails/0
     ]).
 
+refused_test_() ->
+    call_fixture:tests(#{max_in_flight => 1}, [fun a_refused_run_leaves_no_manager/0]).
+
 a_crash_is_the_items_error() ->
     Handler = fun
         (error) -> error(oops);
@@ -135,6 +138,15 @@ a_run_whose_manager_dies_fails() ->
     [Manager] = managers(),
     exit(Manager, kill),
     ?assertMatch({[], {error, Text}} when is_binary(Text), tokamak_test:results(Ref)).
+
+a_refused_run_leaves_no_manager() ->
+    Call = tokamak:async(sleep, [60000]),
+    Handler = fun(N) -> {ok, N, []} end,
+    ?assertEqual({error, overloaded}, tokamak_pool:run(Handler, [1], #{workers => 2})),
+    Ref = tokamak_pool:start(Handler, [1], #{workers => 2}),
+    ?assertEqual({[], {error, overloaded}}, tokamak_test:results(Ref)),
+    until(fun() -> managers() =:= [] end),
+    ok = tokamak:cancel(Call).
 
 managers() ->
     [Pid || {_, Pid, _, _} <- supervisor:which_children(tokamak_pool_sup)].

@@ -101,8 +101,18 @@ pub fn start<'a>(
             Sender::Process(env).send(&env.pid(), |env| {
                 (atoms::tokamak(), sent_as, end).encode(env)
             });
+            dismiss(env, handler);
             handle.encode(env)
         }
+    }
+}
+
+/// A run that was refused has no feed: the manager that waits for it is told here.
+fn dismiss(env: Env, handler: Term) {
+    if let Ok((manager, reference)) = handler.decode::<(LocalPid, Term)>() {
+        Sender::Process(env).send(&manager, |env| {
+            (atoms::tokamak(), reference, atoms::over()).encode(env)
+        });
     }
 }
 
