@@ -19,6 +19,8 @@
 -define(ENGINE_WORKERS, 2).
 %% What a stop may take beyond the time that calls get to end, in milliseconds.
 -define(STOP_GRACE, 5000).
+%% The longest time that a receive waits.
+-define(LONGEST, 16#FFFFFFFF).
 
 -spec start_link() -> gen_server:start_ret().
 start_link() ->
@@ -68,7 +70,7 @@ stop_runtime(Engine, Drain) ->
 await_stop(Engine, Ref, Drain) ->
     receive
         {tokamak, Ref, stopped} -> ok
-    after Drain + ?STOP_GRACE ->
+    after min(Drain + ?STOP_GRACE, ?LONGEST) ->
         ?LOG_WARNING("tokamak: the runtime of ~ts did not stop in time", [Engine], #{
             domain => [tokamak], engine => Engine
         })

@@ -4,7 +4,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--export([restart/1, hurry/1, stop_while_held/0]).
+-export([restart/1, hurry/1, stop_patiently/0, stop_while_held/0]).
 
 -import(tokamak_test, [quietly/1]).
 
@@ -29,8 +29,25 @@ life_cycle_test_() ->
     tokamak_test:cases(400, [
         {"it stops and starts under load: every use ends once, and all is given back", fun restarts/0},
         {"a stop that gives no time: a call that starts at that moment ends, too", fun hurried_restarts/0},
+        {"the longest time to end that may be configured is waited for", fun patient_stop/0},
         {"operations that hold all workers do not hold a stop, nor the ends of other calls", fun held/0}
     ]).
+
+patient_stop() ->
+    Peer = tokamak_test:start_peer(),
+    ok = peer:call(Peer, ?MODULE, stop_patiently, [], 60_000),
+    peer:stop(Peer).
+
+%% @doc In the other VM.
+stop_patiently() ->
+    ok = application:load(tokamak),
+    ok = application:set_env(tokamak, drain_timeout, 16#FFFFFFFF),
+    ok = application:start(tokamak),
+    Call = tokamak:async(sleep, [500]),
+    State = tokamak_app:prep_stop(state),
+    state = State,
+    {ok, ok} = tokamak:await(Call, 0),
+    quietly(fun() -> application:stop(tokamak) end).
 
 held() ->
     Peer = tokamak_test:start_peer(),
