@@ -70,8 +70,8 @@ handle_info({'DOWN', Owner, process, _Pid, _Reason}, #state{owner = Owner, run =
 handle_info(_Message, State) ->
     {noreply, State}.
 
-%% A worker that found the run over ends by itself.
-ended(over, _Number, State) ->
+%% A worker that found the run over ends by itself. The run's own reference: any other reason may be a handler's.
+ended({over, Ref}, _Number, #state{ref = Ref} = State) ->
     State;
 ended(Reason, Number, #state{run = Run} = State) ->
     _ = tokamak_nif:op_pool_lost(Run, Number, {crash, {exit, Reason, []}}),
@@ -91,10 +91,10 @@ work({Run, Ref, Number, _Cut} = Place, Handler, Key, End) ->
         waiting ->
             receive
                 {tokamak, Ref, ready} -> work(Place, Handler, Key, none);
-                {tokamak, Ref, over} -> exit(over)
+                {tokamak, Ref, over} -> exit({over, Ref})
             end;
         over ->
-            exit(over)
+            exit({over, Ref})
     end.
 
 run(Place, Handler, Key, Item) ->

@@ -9,6 +9,7 @@ workers_test_() ->
     call_fixture:tests([
         fun a_crash_is_the_items_error/0,
         fun a_killed_worker_fails_its_item_and_is_replaced/0,
+        fun a_worker_may_die_by_a_link_with_any_reason/0,
         fun killing_workers_at_random_loses_no_item/0,
         fun as_many_workers_run_as_were_asked_for/0,
         fun a_slow_item_holds_up_no_other/0,
@@ -55,6 +56,20 @@ a_killed_worker_fails_its_item_and_is_replaced() ->
     Killed = {error, {crash, {exit, killed, []}}},
     Expected = [{N, case N rem 2 of 0 -> Killed; 1 -> {ok, N} end} || N <- lists:seq(1, 20)],
     ?assertEqual(Expected, lists:sort(Results)).
+
+%% `over' is what workers and their manager tell each other, too.
+a_worker_may_die_by_a_link_with_any_reason() ->
+    Handler = fun(Reason) ->
+        _ = spawn_link(fun() -> exit(Reason) end),
+        receive after infinity -> ok end
+    end,
+    Reasons = [over, shutdown, kill, {over, make_ref()}],
+    Ref = tokamak_pool:start(Handler, Reasons, #{workers => 2}),
+    ok = tokamak_pool:close(Ref),
+    {Results, {finished, #{failed := 4}}} = tokamak_test:results(Ref),
+    ?assertEqual(
+        lists:sort([{Reason, {error, {crash, {exit, Reason, []}}}} || Reason <- Reasons]), lists:sort(Results)
+    ).
 
 killing_workers_at_random_loses_no_item() ->
     Ref = tokamak_pool:start(fun(N) -> {ok, N, [2 * N, 2 * N + 1]} end, [1], #{max_items => 30000, workers => 4}),
