@@ -211,13 +211,10 @@ cancel(Ref) ->
     case is_reference(Ref) andalso Cancel() of
         not_owner -> ?NOT_OWNER([Ref]);
         State when State =:= cancelled; State =:= sending; State =:= sent ->
-            ok = cancel_spread(tokamak_pool_spread:find(Ref)),
+            ok = tokamak_pool_spread:cancel(Ref),
             flush(Ref, State, Cancel);
         _ -> ?BADARG([Ref], [pool])
     end.
-
-cancel_spread({ok, Coordinator, _Owner}) -> tokamak_pool_spread:cancel(Coordinator);
-cancel_spread(error) -> ok.
 
 %% @private A run whose results are `{Result, [Child]}', for an agent; children are added by it.
 -spec start_routed(handler(), options()) -> reference().

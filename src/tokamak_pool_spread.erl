@@ -7,6 +7,8 @@
 %% settled it: until it, and what it led to at home, was run, and all that it led to elsewhere was counted. So
 %% the run is over when it is closed and nothing is outstanding.
 %%
+%% A coordinator that is killed tells nobody: a witness, linked to it, then tells the owner.
+%%
 %% `docs/scale.md' says how that behaves.
 %% @private
 -module(tokamak_pool_spread).
@@ -23,6 +25,7 @@
     ref :: reference(),
     owner :: pid(),
     monitor :: reference(),
+    witness :: pid(),
     progress :: [term()],
     agents :: tuple(),
     nodes :: #{pid() => node()},
@@ -42,19 +45,36 @@ create_table() ->
 %% @doc Starts a run of the calling process, whose messages carry `Ref'.
 -spec start(reference(), tokamak_pool:handler(), map(), [node()]) -> ok | {error, shutdown}.
 start(Ref, Handler, Options, Nodes) ->
-    case tokamak_pool_sup:start_child(?MODULE, {Ref, self(), Handler, Options, Nodes}) of
-        {ok, _Pid} -> ok;
-        {error, _} = Error -> Error
+    Witness = start_witness(Ref),
+    case tokamak_pool_sup:start_child(?MODULE, {Ref, self(), Witness, Handler, Options, Nodes}) of
+        {ok, _Pid} ->
+            ok;
+        {error, _} = Error ->
+            true = exit(Witness, kill),
+            Error
     end.
 
 %% @doc The coordinator of a run that goes on, and its owner.
 -spec find(reference()) -> {ok, pid(), pid()} | error.
 find(Ref) ->
-    try ets:lookup(?TABLE, Ref) of
-        [{Ref, Coordinator, Owner}] -> {ok, Coordinator, Owner};
+    case lookup(Ref) of
+        [{Ref, Coordinator, Owner, _Witness}] -> {ok, Coordinator, Owner};
         [] -> error
+    end.
+
+%% The table ends with the application.
+lookup(Ref) ->
+    try
+        ets:lookup(?TABLE, Ref)
     catch
-        error:badarg -> error
+        error:badarg -> []
+    end.
+
+forget(Ref) ->
+    try
+        ets:delete(?TABLE, Ref)
+    catch
+        error:badarg -> true
     end.
 
 -spec ack(pid(), pos_integer()) -> ok.
@@ -70,10 +90,17 @@ add(Coordinator, Items) ->
 close(Coordinator) ->
     gen_server:cast(Coordinator, close).
 
-%% @doc Ends the run: once this has returned, no message of it comes.
--spec cancel(pid()) -> ok.
-cancel(Coordinator) ->
-    call(Coordinator, cancel, ok).
+%% @doc Ends a run: once this has returned, no message of it comes. Its owner's.
+-spec cancel(reference()) -> ok.
+cancel(Ref) ->
+    case lookup(Ref) of
+        [{Ref, Coordinator, _Owner, Witness}] ->
+            %% Where no coordinator answers, the witness may be about to tell of that.
+            _ = call(Coordinator, cancel, gone) =:= gone andalso end_witness(Witness),
+            ok;
+        [] ->
+            ok
+    end.
 
 call(Coordinator, Request, Otherwise) ->
     try
@@ -89,17 +116,19 @@ home(Key, Count) ->
 
 %% @private
 -spec init(tuple()) -> {ok, #state{}}.
-init({Ref, Owner, Handler, Options, Nodes}) ->
+init({Ref, Owner, Witness, Handler, Options, Nodes}) ->
     %% Told of the end of the application, it tells its owner.
     _ = process_flag(trap_exit, true),
+    true = link(Witness),
     Monitor = monitor(process, Owner),
-    true = ets:insert(?TABLE, {Ref, self(), Owner}),
+    true = ets:insert(?TABLE, {Ref, self(), Owner, Witness}),
     Agents = [start_agent(Place, Handler, Options, length(Nodes)) || Place <- numbered(Nodes)],
     start_timer(maps:get(timeout, Options, infinity)),
     {ok, #state{
         ref = Ref,
         owner = Owner,
         monitor = Monitor,
+        witness = Witness,
         progress = [Key || #{progress := Key} <- [Options]],
         agents = list_to_tuple(Agents),
         nodes = maps:from_list(lists:zip(Agents, Nodes))
@@ -174,6 +203,9 @@ handle_info(timeout, State) ->
     finish({error, timeout}, State);
 handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State) ->
     {stop, normal, State};
+%% It ends first with the owner only, or when the run is cancelled.
+handle_info({'EXIT', Witness, _Reason}, #state{witness = Witness} = State) ->
+    {stop, normal, State};
 handle_info({'DOWN', _, process, Agent, Reason}, #state{nodes = Nodes} = State) when is_map_key(Agent, Nodes) ->
     finish({error, lost(maps:get(Agent, Nodes), Reason)}, State);
 handle_info(_Message, State) ->
@@ -184,11 +216,50 @@ lost(Node, shutdown) when Node =:= node() -> shutdown;
 lost(Node, {undef, _} = Reason) -> {no_tokamak, Node, Reason};
 lost(Node, _Reason) -> {nodedown, Node}.
 
-%% @private Agents watch this process, and end with it.
+%% @private Agents watch this process, and end with it. What ends it otherwise is the witness's to tell.
 -spec terminate(term(), #state{}) -> true.
-terminate(Reason, #state{ref = Ref} = State) ->
-    _ = Reason =:= shutdown andalso tell({error, shutdown}, State),
-    ets:delete(?TABLE, Ref).
+terminate(normal, #state{ref = Ref}) ->
+    forget(Ref);
+terminate(shutdown, #state{ref = Ref} = State) ->
+    ok = tell({error, shutdown}, State),
+    forget(Ref);
+terminate(_Reason, _State) ->
+    true.
+
+%%% The witness of a run
+
+%% It sees all ends of its coordinator, which is linked to it later, and so has to trap exits before.
+start_witness(Ref) ->
+    Owner = self(),
+    Ready = make_ref(),
+    Witness = spawn(fun() ->
+        _ = process_flag(trap_exit, true),
+        Owner ! Ready,
+        witness(Ref, Owner, monitor(process, Owner))
+    end),
+    receive
+        Ready -> Witness
+    end.
+
+witness(Ref, Owner, Monitor) ->
+    receive
+        {'EXIT', _Coordinator, Reason} when Reason =:= normal; Reason =:= shutdown ->
+            true;
+        {'EXIT', _Coordinator, _Reason} ->
+            Owner ! {tokamak, Ref, {error, <<"the coordinator of the run died">>}},
+            %% Last: whoever does not find the run has its end.
+            forget(Ref);
+        {'DOWN', Monitor, process, Owner, _} ->
+            true
+    end.
+
+%% Once this has returned, what it told is in the mailbox.
+end_witness(Witness) ->
+    Monitor = monitor(process, Witness),
+    true = exit(Witness, kill),
+    receive
+        {'DOWN', Monitor, process, Witness, _} -> true
+    end.
 
 %%% Items on their way
 

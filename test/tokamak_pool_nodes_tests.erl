@@ -22,6 +22,9 @@ nodes_test_() ->
                 {a_run_that_takes_too_long_is_ended, fun a_run_that_takes_too_long_is_ended/1},
                 {results_come_on_credit, fun results_come_on_credit/1},
                 {a_lost_node_ends_the_run, fun a_lost_node_ends_the_run/1},
+                {a_run_whose_coordinator_dies_fails, fun a_run_whose_coordinator_dies_fails/1},
+                {a_run_whose_supervisor_dies_fails, fun a_run_whose_supervisor_dies_fails/1},
+                {a_cancel_silences_a_run_whose_coordinator_died, fun a_cancel_silences_a_run_whose_coordinator_died/1},
                 {a_node_that_is_not_there_is_down, fun a_node_that_is_not_there_is_down/1},
                 {a_run_ends_with_the_application_of_its_owner, fun a_run_ends_with_the_application_of_its_owner/1}
             ]
@@ -142,6 +145,37 @@ a_lost_node_ends_the_run(Nodes) ->
     {_, End} = tokamak_test:results(Ref),
     ?assertEqual({error, {nodedown, Node}}, End),
     nothing_is_left(Nodes).
+
+a_run_whose_coordinator_dies_fails(Nodes) ->
+    Ref = tokamak_pool:start({op, op(hangs)}, [1, 2, 3], #{nodes => names(Nodes)}),
+    ok = tokamak_test:quietly(fun() -> tokamak_test:kill(coordinator(Ref)) end),
+    ?assertMatch({[], {error, Text}} when is_binary(Text), tokamak_test:results(Ref)),
+    ?assertEqual({error, closed}, tokamak_pool:add(Ref, [4])),
+    nothing_is_left(Nodes),
+    ?assertEqual({messages, []}, process_info(self(), messages)).
+
+a_run_whose_supervisor_dies_fails(Nodes) ->
+    Ref = tokamak_pool:start({op, op(hangs)}, [1, 2, 3], #{nodes => names(Nodes)}),
+    ok = tokamak_test:quietly(fun() -> tokamak_test:kill(whereis(tokamak_pool_sup)) end),
+    ?assertMatch({[], {error, Text}} when is_binary(Text), tokamak_test:results(Ref)),
+    until(fun() -> is_pid(whereis(tokamak_pool_sup)) end),
+    nothing_is_left(Nodes),
+    ?assertEqual({messages, []}, process_info(self(), messages)).
+
+a_cancel_silences_a_run_whose_coordinator_died(Nodes) ->
+    Case = fun() ->
+        Ref = tokamak_pool:start({op, op(hangs)}, [1, 2, 3], #{nodes => names(Nodes)}),
+        true = exit(coordinator(Ref), kill),
+        ok = tokamak_pool:cancel(Ref),
+        ?assertEqual({messages, []}, process_info(self(), messages))
+    end,
+    ok = tokamak_test:quietly(fun() -> tokamak_test:repeat(100, Case) end),
+    nothing_is_left(Nodes),
+    ?assertEqual({messages, []}, process_info(self(), messages)).
+
+coordinator(Ref) ->
+    {ok, Coordinator, _Owner} = tokamak_pool_spread:find(Ref),
+    Coordinator.
 
 a_node_that_is_not_there_is_down(Nodes) ->
     Options = #{nodes => ['nobody@localhost' | names(Nodes)]},
