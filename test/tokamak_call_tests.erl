@@ -2,7 +2,7 @@
 -module(tokamak_call_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--import(call_fixture, [op/1, key/0, counted/1, elapsed/1]).
+-import(call_fixture, [op/1, key/0, counted/1, elapsed/1, started/1, result/1]).
 
 call_test_() ->
     call_fixture:tests([
@@ -18,6 +18,9 @@ call_test_() ->
         fun a_call_that_times_out_is_cancelled_at_once/0,
         fun a_time_out_of_zero_still_returns_what_is_ready/0,
         fun a_limit_bounds_how_many_run_at_once/0,
+        fun a_limit_bounds_eager_operations_from_their_first_poll/0,
+        fun eager_operations_that_wait_for_each_other_within_their_limit_all_end/0,
+        fun an_eager_operation_with_room_in_its_limit_sends_no_message/0,
         fun calls_have_numbers_of_their_own/0,
         fun a_slow_first_poll_is_counted_under_its_name/0,
         fun a_cast_runs_without_its_caller/0,
@@ -96,6 +99,27 @@ a_limit_bounds_how_many_run_at_once() ->
     {ok, _} = tokamak:gather([{op(block_one), [Blocking, 1]} || _ <- lists:seq(1, 10)]),
     ?assertEqual({0, 2, 20}, counted(Async)),
     ?assertEqual({0, 1, 10}, counted(Blocking)).
+
+a_limit_bounds_eager_operations_from_their_first_poll() ->
+    [Async, Call] = [key(), key()],
+    Refs = [tokamak:async(op(two_at_once_eagerly), [Async, 5]) || _ <- lists:seq(1, 10)],
+    [?assertEqual({ok, ok}, tokamak:await(Ref)) || Ref <- Refs],
+    ?assertEqual({0, 2, 10}, counted(Async)),
+    Callers = [started(fun() -> tokamak:call(op(two_at_once_eagerly), [Call, 5]) end) || _ <- lists:seq(1, 10)],
+    [?assertEqual({ok, ok}, result(Caller)) || Caller <- Callers],
+    ?assertEqual({0, 2, 10}, counted(Call)).
+
+eager_operations_that_wait_for_each_other_within_their_limit_all_end() ->
+    Sequence = fun() -> [{ok, ok} = tokamak:call(op(locks_eagerly), [200]) || _ <- lists:seq(1, 50)] end,
+    Callers = [started(Sequence) || _ <- lists:seq(1, 8)],
+    [?assertEqual(50, length(result(Caller))) || Caller <- Callers].
+
+an_eager_operation_with_room_in_its_limit_sends_no_message() ->
+    Key = key(),
+    Messages = call_fixture:traced_messages(fun() ->
+        [{ok, ok} = tokamak:call(op(two_at_once_eagerly), [Key, 0]) || _ <- lists:seq(1, 10)]
+    end),
+    ?assertEqual({0, {0, 1, 10}}, {Messages, counted(Key)}).
 
 calls_have_numbers_of_their_own() ->
     {ok, Ids} = tokamak:gather([{op(call_id), []}, {op(call_id), []}]),

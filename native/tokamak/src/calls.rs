@@ -23,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokamak_core::task_state::State;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The most arguments an operation takes.
 pub const MAX_ARITY: usize = 8;
@@ -179,7 +180,8 @@ pub fn charge(env: Env, nanoseconds: u64) {
     }
 }
 
-/// Polls an eager operation once, here.
+/// Polls an eager operation once, here; `None` when it has to start in the runtime: it is not eager, or its bound is
+/// reached.
 fn poll_eagerly<'a>(
     env: Env<'a>,
     runtime: &Runtime,
@@ -189,6 +191,13 @@ fn poll_eagerly<'a>(
 ) -> Result<Option<Eager<'a>>, BadArgument> {
     let Some(eager) = entry.operation.eager else {
         return Ok(None);
+    };
+    let permit = match entry.limit.as_ref().map(Arc::clone) {
+        Some(limit) => match limit.try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => return Ok(None),
+        },
+        None => None,
     };
     let mut buffer = [args; MAX_ARITY];
     let args = decode_args(args, entry.operation.arity, &mut buffer)?;
@@ -211,7 +220,7 @@ fn poll_eagerly<'a>(
         latency::eager_ended(nanoseconds);
     }
     match polled {
-        Ok(polled) => polled.map(Some),
+        Ok(polled) => polled.map(|polled| Some(keep_permit(polled, permit))),
         Err(panic) => {
             let reason = Reason::of_panic(panic.as_ref());
             Ok(Some(Eager::Ready(encode_error(env, &reason))))
@@ -219,8 +228,19 @@ fn poll_eagerly<'a>(
     }
 }
 
+/// Has what is pending keep its place within its operation's bound until it ends.
+fn keep_permit(polled: Eager, permit: Option<OwnedSemaphorePermit>) -> Eager {
+    match (polled, permit) {
+        (Eager::Pending(future), Some(permit)) => Eager::Pending(Box::pin(async move {
+            let _permit = permit;
+            future.await
+        })),
+        (polled, _) => polled,
+    }
+}
+
 /// `{ok, Value} | {error, Reason}` of an eager operation that is ready, `{pending, Handle}` of one that
-/// is not, `use_reference` for any other operation: see [`call_with`].
+/// is not, `use_reference` for one that has to start in the runtime: see [`call_with`].
 pub fn call<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Term<'a> {
     try_call(env, name, args).unwrap_or_else(|not| not.encode(env))
 }
@@ -265,7 +285,7 @@ pub fn resume<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'
     let pending = handle.pending.lock().take();
     if let (Some(task), Some((entry, future)), true) = (&handle.task, pending, reference.is_ref()) {
         task.set_reference(env, reference);
-        task.spawn(entry, future);
+        task.spawn_polled(entry, future);
     }
     atoms::ok().encode(env)
 }
@@ -324,8 +344,8 @@ fn try_call_async<'a>(
 ) -> Result<ResourceArc<CallResource>, NotMade> {
     let entry = callable(name)?;
     let runtime = running()?;
-    if entry.operation.kind == Kind::Eager {
-        return async_eagerly(env, &runtime, entry, args);
+    if let Some(handle) = async_eagerly(env, &runtime, entry, args)? {
+        return Ok(handle);
     }
     let task = Task::new(env, env.pid(), true, runtime.admit(1)?, ReplyTo::Nobody);
     match start(env, entry, args, &LazyCtx::of(&task)) {
@@ -347,7 +367,7 @@ fn async_eagerly<'a>(
     runtime: &Arc<Runtime>,
     entry: &'static Entry,
     args: Term<'a>,
-) -> Result<ResourceArc<CallResource>, NotMade> {
+) -> Result<Option<ResourceArc<CallResource>>, NotMade> {
     let ctx = LazyCtx::detached();
     match poll_eagerly(env, runtime, entry, args, &ctx)? {
         Some(Eager::Pending(future)) => {
@@ -355,17 +375,17 @@ fn async_eagerly<'a>(
             ctx.attach(&task);
             let handle = CallResource::new(env, Some(Arc::clone(&task)));
             task.set_reference(env, handle.encode(env));
-            task.spawn(entry, future);
-            Ok(handle)
+            task.spawn_polled(entry, future);
+            Ok(Some(handle))
         }
         Some(Eager::Ready(end)) => {
             let handle = CallResource::new(env, None);
             Sender::Process(env).send(&env.pid(), |env| {
                 (atoms::tokamak(), handle.encode(env), end.in_env(env)).encode(env)
             });
-            Ok(handle)
+            Ok(Some(handle))
         }
-        None => Err(NotMade::WrongKind(entry.operation.kind)),
+        None => Ok(None),
     }
 }
 

@@ -2,6 +2,7 @@
 //! A call in flight: who waits for it, and its one end.
 
 use crate::atoms;
+use crate::calls::batch_entry;
 use crate::environment::{Envelope, Sender, on_scheduler, with_scratch};
 use crate::latency::{Label, Measured};
 use crate::operation::{Entry, ReplyFuture};
@@ -177,6 +178,11 @@ impl Task {
     /// Runs a future as this call, within the operation's bound.
     pub fn spawn(self: &Arc<Self>, entry: &'static Entry, future: ReplyFuture) {
         self.spawn_as(Label::of(entry), entry, future);
+    }
+
+    /// Goes on with a future that was polled before, and has its place within the operation's bound since then.
+    pub fn spawn_polled(self: &Arc<Self>, entry: &Entry, future: ReplyFuture) {
+        self.spawn_as(Label::of(entry), batch_entry(), future);
     }
 
     /// Runs a future as this call, which is counted under a label.

@@ -71,6 +71,21 @@ async fn two_at_once(key: u64, milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
 
+/// At most two at once, the first polls among them.
+#[tokamak::op(eager, limit = 2)]
+async fn two_at_once_eagerly(key: u64, milliseconds: u64) {
+    let _guard = Guard::new(key);
+    pause(milliseconds * 1000).await;
+}
+
+/// Waits for what the one before it holds.
+#[tokamak::op(eager, limit = 1)]
+async fn locks_eagerly(microseconds: u64) {
+    static LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _locked = LOCK.lock().await;
+    pause(microseconds).await;
+}
+
 /// Blocks its thread so long.
 #[tokamak::op(blocking)]
 fn block(key: u64, milliseconds: u64) {
