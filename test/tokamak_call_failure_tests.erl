@@ -2,7 +2,7 @@
 -module(tokamak_call_failure_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--import(call_fixture, [op/1, key/0, live/1, until/1, elapsed/1, started/1, result/1]).
+-import(call_fixture, [op/1, key/0, counted/1, live/1, until/1, elapsed/1, started/1, result/1]).
 
 failure_test_() ->
     call_fixture:tests([
@@ -12,6 +12,11 @@ failure_test_() ->
         fun an_operation_of_the_wrong_kind_is_an_error/0,
         fun a_panic_is_an_error_within_100_ms_wherever_it_happens/0,
         fun a_panic_in_a_drop_harms_nobody/0,
+        fun a_result_whose_drop_panics_is_sent_once/0,
+        fun a_gather_of_results_whose_drops_panic_is_sent/0,
+        fun items_whose_drops_panic_are_taken_and_dropped/0,
+        fun items_that_spawn_when_they_are_dropped_are_taken_and_dropped/0,
+        fun a_pending_call_that_spawns_when_it_is_dropped_is_cancelled/0,
         fun a_value_that_cannot_be_encoded_is_an_error_within_100_ms/0,
         fun the_runtime_goes_on_after_a_thousand_panics/0
     ]).
@@ -20,6 +25,7 @@ overload_test_() ->
     call_fixture:tests(#{max_in_flight => 10}, [
         fun a_call_beyond_the_limit_is_refused_at_once/0,
         fun a_place_comes_back_with_each_end/0,
+        fun a_refused_eager_call_that_spawns_when_it_is_dropped_is_refused/0,
         fun an_eager_call_that_is_ready_takes_no_place/0
     ]).
 
@@ -71,6 +77,52 @@ a_panic_in_a_drop_harms_nobody() ->
     ok = tokamak:cancel(tokamak:async(op(panics_when_cancelled), [])),
     ?assertEqual({ok, 3}, tokamak:call(op(yields), [3])).
 
+a_result_whose_drop_panics_is_sent_once() ->
+    Ref = tokamak:async(op(panics_when_sent), []),
+    ?assertEqual({ok, 1}, tokamak:await(Ref)),
+    ?assertMatch({error, _}, tokamak:await(Ref, 100)),
+    ?assertEqual({ok, 1}, tokamak:call(op(panics_when_sent), [])).
+
+a_gather_of_results_whose_drops_panic_is_sent() ->
+    Calls = [{op(panics_when_sent), []} || _ <- [1, 2, 3]],
+    ?assertEqual({ok, [1, 1, 1]}, tokamak:gather(Calls)),
+    ?assertMatch({error, {4, _}}, tokamak:gather(Calls ++ [{op(fails), [3]}])).
+
+items_whose_drops_panic_are_taken_and_dropped() ->
+    Stream = tokamak:stream(op(items_that_panic_on_drop), []),
+    ?assertEqual([{ok, 1} || _ <- lists:seq(1, 20)], [tokamak:next(Stream) || _ <- lists:seq(1, 20)]),
+    ?assertEqual(ok, tokamak:close(Stream)).
+
+items_that_spawn_when_they_are_dropped_are_taken_and_dropped() ->
+    Key = key(),
+    Stream = tokamak:stream(op(items_that_spawn_on_drop), [Key]),
+    ?assertEqual({ok, 1}, tokamak:next(Stream)),
+    until(fun() -> live(Key) >= 2 end),
+    ?assertEqual(ok, tokamak:close(Stream)),
+    until(fun() -> live(Key) =:= 0 end),
+    Owner = started(fun() ->
+        {ok, 1} = tokamak:next(tokamak:stream(op(items_that_spawn_on_drop), [Key])),
+        until(fun() -> live(Key) >= 2 end)
+    end),
+    ok = result(Owner),
+    until(fun() -> live(Key) =:= 0 end).
+
+a_pending_call_that_spawns_when_it_is_dropped_is_cancelled() ->
+    Key = key(),
+    ?assertEqual({error, timeout}, tokamak:call(op(spawns_when_cancelled), [Key], #{timeout => 0})),
+    %% Its handle is dropped, and it was never waited for.
+    {pending, _} = tokamak_test_engine:op_call(spawns_when_cancelled, [Key]),
+    Owner = started(fun() -> {pending, _} = tokamak_test_engine:op_call(spawns_when_cancelled, [Key]) end),
+    {pending, _} = result(Owner),
+    until(fun() ->
+        erlang:garbage_collect(),
+        has_dropped(Key, 3)
+    end).
+
+has_dropped(Key, Count) ->
+    {Live, _Most, All} = counted(Key),
+    {Live, All} =:= {0, Count}.
+
 a_value_that_cannot_be_encoded_is_an_error_within_100_ms() ->
     [
         ends_soon({error, {encode, <<"in the encoder">>}}, op(Name), [])
@@ -116,6 +168,14 @@ a_place_comes_back_with_each_end() ->
     [ok = tokamak:close(tokamak:stream(op(numbers), [0])) || _ <- lists:seq(1, 100)],
     [ok = tokamak:close(tokamak:open(op(sums), [0])) || _ <- lists:seq(1, 100)],
     ?assertEqual(0, call_fixture:in_flight()).
+
+a_refused_eager_call_that_spawns_when_it_is_dropped_is_refused() ->
+    Refs = [tokamak:async(op(never), [key()]) || _ <- lists:seq(1, 10)],
+    Key = key(),
+    ?assertEqual({error, overloaded}, tokamak:call(op(spawns_when_cancelled), [Key])),
+    ?assertEqual({error, overloaded}, tokamak:await(tokamak:async(op(spawns_when_cancelled), [Key]))),
+    until(fun() -> has_dropped(Key, 2) end),
+    lists:foreach(fun tokamak:cancel/1, Refs).
 
 an_eager_call_that_is_ready_takes_no_place() ->
     Refs = [tokamak:async(op(never), [key()]) || _ <- lists:seq(1, 10)],

@@ -12,7 +12,7 @@ use crate::list::List;
 use crate::operation::{self, BadArgument, Call, Eager, Entry, Kind, ReplyFuture, Started};
 use crate::owners;
 use crate::reply::{OperationError, Reason, encode_error};
-use crate::runtime::{self, Refusal, Runtime};
+use crate::runtime::{self, Admission, Refusal, Runtime};
 use crate::stopwatch::Stopwatch;
 use crate::submit;
 use crate::table::Table;
@@ -49,6 +49,14 @@ impl CallResource {
             pending: Mutex::new(None),
             caller: env.pid(),
         })
+    }
+}
+
+impl Drop for CallResource {
+    fn drop(&mut self) {
+        if let (Some(task), Some(pending)) = (&self.task, self.pending.get_mut().take()) {
+            runtime::discard(task.runtime().handle(), [pending]);
+        }
     }
 }
 
@@ -239,6 +247,20 @@ fn keep_permit(polled: Eager, permit: Option<OwnedSemaphorePermit>) -> Eager {
     }
 }
 
+/// Takes in what is pending; what is refused ends here.
+fn admit_pending(
+    runtime: &Arc<Runtime>,
+    future: ReplyFuture,
+) -> Result<(Admission, ReplyFuture), Refusal> {
+    match runtime.admit(1) {
+        Ok(admission) => Ok((admission, future)),
+        Err(refusal) => {
+            runtime::discard(runtime.handle(), [future]);
+            Err(refusal)
+        }
+    }
+}
+
 /// `{ok, Value} | {error, Reason}` of an eager operation that is ready, `{pending, Handle}` of one that
 /// is not, `use_reference` for one that has to start in the runtime: see [`call_with`].
 pub fn call<'a>(env: Env<'a>, name: Atom, args: Term<'a>) -> Term<'a> {
@@ -266,7 +288,7 @@ fn call_eagerly<'a>(
     match poll_eagerly(env, runtime, entry, args, &ctx)? {
         Some(Eager::Ready(end)) => Ok(end),
         Some(Eager::Pending(future)) => {
-            let admission = runtime.admit(1)?;
+            let (admission, future) = admit_pending(runtime, future)?;
             let task = Task::new(env, env.pid(), true, admission, ReplyTo::Nobody);
             ctx.attach(&task);
             let handle = CallResource::new(env, Some(task));
@@ -282,8 +304,11 @@ pub fn resume<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'
     let Ok(handle) = handle.decode::<ResourceArc<CallResource>>() else {
         return atoms::badarg().encode(env);
     };
-    let pending = handle.pending.lock().take();
-    if let (Some(task), Some((entry, future)), true) = (&handle.task, pending, reference.is_ref()) {
+    let pending = match reference.is_ref() {
+        true => handle.pending.lock().take(),
+        false => None,
+    };
+    if let (Some(task), Some((entry, future))) = (&handle.task, pending) {
         task.set_reference(env, reference);
         task.spawn_polled(entry, future);
     }
@@ -371,7 +396,8 @@ fn async_eagerly<'a>(
     let ctx = LazyCtx::detached();
     match poll_eagerly(env, runtime, entry, args, &ctx)? {
         Some(Eager::Pending(future)) => {
-            let task = Task::new(env, env.pid(), true, runtime.admit(1)?, ReplyTo::Nobody);
+            let (admission, future) = admit_pending(runtime, future)?;
+            let task = Task::new(env, env.pid(), true, admission, ReplyTo::Nobody);
             ctx.attach(&task);
             let handle = CallResource::new(env, Some(Arc::clone(&task)));
             task.set_reference(env, handle.encode(env));

@@ -4,7 +4,7 @@
 use crate::atoms;
 use crate::batch::{Batch, Part};
 use crate::reply::{Reason, Reply, encode_reply};
-use crate::runtime::{Admission, Runtime};
+use crate::runtime::{self, Admission, Runtime};
 use parking_lot::Mutex;
 use rustler::{Encoder, Env, Term};
 use std::sync::Arc;
@@ -26,10 +26,31 @@ struct Shared {
 }
 
 struct Replies {
-    by_index: Vec<Option<Reply>>,
+    by_index: ByIndex,
     left: usize,
     /// The first failure, by time.
     failed: Option<usize>,
+}
+
+/// The replies that came so far.
+struct ByIndex {
+    replies: Vec<Option<Reply>>,
+    runtime: Arc<Runtime>,
+}
+
+impl ByIndex {
+    fn take(&mut self) -> Self {
+        Self {
+            replies: std::mem::take(&mut self.replies),
+            runtime: Arc::clone(&self.runtime),
+        }
+    }
+}
+
+impl Drop for ByIndex {
+    fn drop(&mut self) {
+        runtime::discard(self.runtime.handle(), self.replies.drain(..));
+    }
 }
 
 /// Runs the parts, at most `max_concurrency` at once, each with a place among the calls in flight.
@@ -42,7 +63,10 @@ pub async fn gather(
     let count = parts.len();
     let shared = Arc::new(Shared {
         state: Mutex::new(Replies {
-            by_index: std::iter::repeat_with(|| None).take(count).collect(),
+            by_index: ByIndex {
+                replies: std::iter::repeat_with(|| None).take(count).collect(),
+                runtime: Arc::clone(&runtime),
+            },
             left: count,
             failed: None,
         }),
@@ -70,7 +94,7 @@ pub async fn gather(
     shared.wait(mode).await;
     // The rest is aborted with the batch; none of its replies counts any more.
     let mut state = shared.state.lock();
-    let replies = std::mem::take(&mut state.by_index);
+    let replies = state.by_index.take();
     let failed = state.failed;
     drop(state);
     finish(replies, failed, mode)
@@ -86,7 +110,7 @@ async fn place(runtime: &Arc<Runtime>) -> Option<Admission> {
 impl Shared {
     fn part_ended(&self, index: usize, reply: Reply, mode: Mode) {
         let mut state = self.state.lock();
-        let Some(place) = state.by_index.get_mut(index) else {
+        let Some(place) = state.by_index.replies.get_mut(index) else {
             return;
         };
         let failed = reply.is_err();
@@ -116,23 +140,20 @@ impl Shared {
     }
 }
 
-fn finish(replies: Vec<Option<Reply>>, failed: Option<usize>, mode: Mode) -> Reply {
+fn finish(mut by_index: ByIndex, failed: Option<usize>, mode: Mode) -> Reply {
     if let (Mode::FailFast, Some(index)) = (mode, failed) {
-        let reason = match replies.into_iter().nth(index) {
-            Some(Some(Err(reason))) => reason,
+        let reason = match by_index.replies.get_mut(index).and_then(Option::take) {
+            Some(Err(reason)) => reason,
             _ => Reason::Cancelled,
         };
         return Err(Reason::At(index + 1, Box::new(reason)));
     }
-    Ok(Box::new(Gathered {
-        replies: replies.into_iter().flatten().collect(),
-        mode,
-    }))
+    Ok(Box::new(Gathered { by_index, mode }))
 }
 
 /// The replies of a gather, in the order of its calls.
 struct Gathered {
-    replies: Vec<Reply>,
+    by_index: ByIndex,
     mode: Mode,
 }
 
@@ -142,7 +163,7 @@ impl Encoder for Gathered {
             (Mode::FailFast, Ok(value)) => value.encode_value(env),
             _ => encode_reply(env, reply),
         };
-        let terms: Vec<Term> = self.replies.iter().map(encode).collect();
+        let terms: Vec<Term> = self.by_index.replies.iter().flatten().map(encode).collect();
         terms.encode(env)
     }
 }

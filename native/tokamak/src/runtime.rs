@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -81,6 +82,15 @@ pub fn current() -> Option<Arc<Runtime>> {
 /// Runs `run` with the running runtime: cheaper than [`current`], for a short time.
 pub fn with_current<R>(run: impl FnOnce(Option<&Arc<Runtime>>) -> R) -> R {
     run(RUNTIME.load().as_ref())
+}
+
+/// Drops values of an author's: within the runtime, as a drop may spawn, and one by one. A panic in a drop ends there, as
+/// a second one on its way would abort the VM.
+pub(crate) fn discard<T>(handle: &Handle, values: impl IntoIterator<Item = T>) {
+    let _inside = handle.enter();
+    for value in values {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+    }
 }
 
 /// Starts the runtime, if it does not run.

@@ -10,11 +10,13 @@ use crate::environment::{SavedTerm, send_anywhere};
 use crate::list;
 use crate::operation::BadArgument;
 use crate::reply::{Encode, Reason, Reply};
+use crate::runtime;
 use parking_lot::Mutex;
 use rustler::{Decoder, Encoder, LocalPid, Term};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
 /// A process that waits for one message.
@@ -64,6 +66,8 @@ struct State {
 /// The buffer between a producer and its consumer.
 pub struct Buffer {
     window: usize,
+    /// Items are dropped within the runtime that made them.
+    runtime: Handle,
     state: Mutex<State>,
     /// Tells the producer that there is room, or that nobody takes any more.
     room: Notify,
@@ -71,9 +75,10 @@ pub struct Buffer {
 
 impl Buffer {
     /// A buffer of up to `window` items.
-    pub fn new(window: usize) -> Arc<Self> {
+    pub fn new(window: usize, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             window,
+            runtime,
             state: Mutex::new(State {
                 items: VecDeque::new(),
                 end: End::Open,
@@ -186,10 +191,26 @@ impl Buffer {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.end = End::Taken;
-        let dropped = (std::mem::take(&mut state.items), state.waiter.take());
+        let items = std::mem::take(&mut state.items);
+        let waiter = state.waiter.take();
         drop(state);
-        drop(dropped);
+        drop(waiter);
         self.room.notify_one();
+        runtime::discard(&self.runtime, items);
+    }
+
+    /// Drops an item that was taken out.
+    pub fn discard(&self, item: Box<dyn Encode>) {
+        runtime::discard(&self.runtime, [item]);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let items = std::mem::take(&mut self.state.get_mut().items);
+        if !items.is_empty() {
+            runtime::discard(&self.runtime, items);
+        }
     }
 }
 

@@ -53,7 +53,7 @@ fn try_open<'a>(
     }
     let runtime = running()?;
     let admission = runtime.admit(1)?;
-    let buffer = Buffer::new(window);
+    let buffer = Buffer::new(window, runtime.handle().clone());
     let reply_to = ReplyTo::Stream(Arc::clone(&buffer));
     let task = Task::new(env, env.pid(), true, admission, reply_to);
     let mut buffered = [args; MAX_ARITY];
@@ -131,13 +131,17 @@ fn with_stream<'a>(
 pub fn next<'a>(env: Env<'a>, handle: Term<'a>, reference: Term<'a>) -> Term<'a> {
     with_stream(env, handle, |stream| {
         match stream.buffer.next(waiter(env, reference)) {
-            Next::Item(item) => match encode_value(env, item.as_ref()) {
-                Ok(item) => (atoms::ok(), item).encode(env),
-                Err(reason) => {
-                    stream.end();
-                    encode_error(env, &reason)
+            Next::Item(item) => {
+                let encoded = encode_value(env, item.as_ref());
+                stream.buffer.discard(item);
+                match encoded {
+                    Ok(item) => (atoms::ok(), item).encode(env),
+                    Err(reason) => {
+                        stream.end();
+                        encode_error(env, &reason)
+                    }
                 }
-            },
+            }
             Next::Done => atoms::done().encode(env),
             Next::Failed(reason) => encode_error(env, &reason),
             Next::Closed => (atoms::error(), atoms::closed()).encode(env),

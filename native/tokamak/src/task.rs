@@ -230,9 +230,9 @@ impl Task {
     /// Ends the call with its reply, from any thread, once.
     pub fn end(&self, reply: Reply) {
         if self.state.begin_send() {
+            let _sent = SentGuard(self);
             let reply_to = self.take_live();
             self.deliver(reply_to, reply);
-            self.state.sent();
         }
     }
 
@@ -361,6 +361,15 @@ impl Possession for Task {
 
     fn cancel_call(&self) -> Option<State> {
         Some(self.cancel())
+    }
+}
+
+/// Publishes that an end was sent, even when the drop of what was sent panics.
+struct SentGuard<'t>(&'t Task);
+
+impl Drop for SentGuard<'_> {
+    fn drop(&mut self) {
+        self.0.state.sent();
     }
 }
 

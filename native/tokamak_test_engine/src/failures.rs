@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls that fail, in every way there is.
 
+use crate::counters::Guard;
+use futures_core::Stream;
+use futures_util::{StreamExt, stream};
 use rustler::{Decoder, Encoder, Env, NifResult, Term};
 use tokamak::OperationError;
 
@@ -93,6 +96,53 @@ impl Drop for PanicsOnDrop {
 #[tokamak::op]
 async fn panics_when_cancelled() {
     let _panics = PanicsOnDrop;
+    std::future::pending::<()>().await;
+}
+
+impl Encoder for PanicsOnDrop {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        1.encode(env)
+    }
+}
+
+/// A result that is sent, and panics when it is dropped then.
+#[tokamak::op]
+async fn panics_when_sent() -> PanicsOnDrop {
+    PanicsOnDrop
+}
+
+/// Items that panic when they are dropped.
+#[tokamak::op(stream)]
+fn items_that_panic_on_drop() -> impl Stream<Item = PanicsOnDrop> {
+    stream::repeat_with(|| PanicsOnDrop)
+}
+
+/// Leaves its clean-up to a task, as a drop cannot wait; counted until that ran.
+struct SpawnsOnDrop(Option<Guard>);
+
+impl Drop for SpawnsOnDrop {
+    fn drop(&mut self) {
+        let guard = self.0.take();
+        tokio::spawn(async move { drop(guard) });
+    }
+}
+
+impl Encoder for SpawnsOnDrop {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        1.encode(env)
+    }
+}
+
+/// Items that spawn when they are dropped.
+#[tokamak::op(stream)]
+fn items_that_spawn_on_drop(key: u64) -> impl Stream<Item = SpawnsOnDrop> {
+    stream::repeat(key).map(|key| SpawnsOnDrop(Some(Guard::new(key))))
+}
+
+/// Spawns when it is cancelled.
+#[tokamak::op(eager)]
+async fn spawns_when_cancelled(key: u64) {
+    let _spawns = SpawnsOnDrop(Some(Guard::new(key)));
     std::future::pending::<()>().await;
 }
 
