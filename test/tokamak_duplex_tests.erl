@@ -2,7 +2,7 @@
 -module(tokamak_duplex_tests).
 
 -include_lib("eunit/include/eunit.hrl").
--import(call_fixture, [op/1, key/0, live/1, until/1, elapsed/1]).
+-import(call_fixture, [op/1, key/0, live/1, until/1, elapsed/1, started/1, result/1]).
 
 duplex_test_() ->
     call_fixture:tests([
@@ -17,6 +17,7 @@ duplex_test_() ->
         fun a_panic_is_the_last_item_once/0,
         fun close_ends_the_operation/0,
         fun a_push_after_a_close_is_closed_at_once/0,
+        fun every_task_that_sends_learns_that_nobody_takes_any_more/0,
         fun pushes_that_wait_leave_no_message/0,
         fun binaries_go_there_and_back/0,
         fun a_thousand_sessions_live_side_by_side/0
@@ -122,6 +123,22 @@ a_push_after_a_close_is_closed_at_once() ->
         end
      || _ <- lists:seq(1, 100)
     ].
+
+every_task_that_sends_learns_that_nobody_takes_any_more() ->
+    Closed = many_send(),
+    ok = tokamak:close(element(2, Closed)),
+    Ended = many_send(),
+    ok = tokamak:push(element(2, Ended), 1),
+    Owner = started(fun() -> element(1, many_send()) end),
+    [until(fun() -> live(Key) =:= 0 end) || Key <- [element(1, Closed), element(1, Ended), result(Owner)]].
+
+%% Five tasks that wait for room.
+many_send() ->
+    Key = key(),
+    Session = tokamak:open(op(many_send), [Key, 5], #{window => 2}),
+    until(fun() -> live(Key) =:= 5 end),
+    [{ok, _} = tokamak:next(Session) || _ <- lists:seq(1, 20)],
+    {Key, Session}.
 
 pushes_that_wait_leave_no_message() ->
     Session = tokamak:open(op(takes), [20000], #{inbox => 1}),

@@ -69,7 +69,7 @@ pub struct Buffer {
     /// Items are dropped within the runtime that made them.
     runtime: Handle,
     state: Mutex<State>,
-    /// Tells the producer that there is room, or that nobody takes any more.
+    /// Tells a producer that there is room, and all of them that nobody takes any more.
     room: Notify,
 }
 
@@ -176,7 +176,7 @@ impl Buffer {
         }
         let waiter = state.waiter.take();
         drop(state);
-        self.room.notify_one();
+        self.room.notify_waiters();
         if let Some(waiter) = waiter {
             waiter.wake();
         }
@@ -195,7 +195,7 @@ impl Buffer {
         let waiter = state.waiter.take();
         drop(state);
         drop(waiter);
-        self.room.notify_one();
+        self.room.notify_waiters();
         runtime::discard(&self.runtime, items);
     }
 

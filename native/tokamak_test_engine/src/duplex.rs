@@ -3,6 +3,7 @@
 
 use crate::counters::Guard;
 use crate::failures::Failure;
+use std::sync::Arc;
 use tokamak::{Bytes, Inbox, Outbox};
 
 /// Gives the sum of what was pushed so far, after each push.
@@ -56,6 +57,20 @@ async fn takes_one_and_fails(mut input: Inbox<i64>, output: Outbox<i64>) -> Resu
 async fn takes_one_and_panics(mut input: Inbox<String>, _output: Outbox<i64>) {
     let text = input.recv().await.unwrap_or_default();
     panic!("{text}");
+}
+
+/// Has many tasks send until nobody takes any more, each counted; ends when it is given something.
+#[tokamak::op(duplex)]
+async fn many_send(key: u64, senders: u64, mut input: Inbox<i64>, output: Outbox<u64>) {
+    let output = Arc::new(output);
+    for sender in 0..senders {
+        let output = Arc::clone(&output);
+        tokio::spawn(async move {
+            let _guard = Guard::new(key);
+            while output.send(sender).await.is_ok() {}
+        });
+    }
+    input.recv().await;
 }
 
 /// Gives back what it was given.
