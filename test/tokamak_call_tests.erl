@@ -21,6 +21,7 @@ call_test_() ->
         fun a_limit_bounds_eager_operations_from_their_first_poll/0,
         fun eager_operations_that_wait_for_each_other_within_their_limit_all_end/0,
         fun an_eager_operation_with_room_in_its_limit_sends_no_message/0,
+        fun work_that_was_handed_over_ends_with_the_call/0,
         fun calls_have_numbers_of_their_own/0,
         fun a_slow_first_poll_is_counted_under_its_name/0,
         fun a_cast_runs_without_its_caller/0,
@@ -120,6 +121,14 @@ an_eager_operation_with_room_in_its_limit_sends_no_message() ->
         [{ok, ok} = tokamak:call(op(two_at_once_eagerly), [Key, 0]) || _ <- lists:seq(1, 10)]
     end),
     ?assertEqual({0, {0, 1, 10}}, {Messages, counted(Key)}).
+
+work_that_was_handed_over_ends_with_the_call() ->
+    [Ended, Ready, Pending, Async] = Keys = [key() || _ <- lists:seq(1, 4)],
+    [{ok, ok} = tokamak:call(op(hands_over), [Ended]) || _ <- lists:seq(1, 10)],
+    [{ok, ok} = tokamak:call(op(hands_over_eagerly), [Ready, true]) || _ <- lists:seq(1, 10)],
+    {error, timeout} = tokamak:call(op(hands_over_eagerly), [Pending, false], #{timeout => 10}),
+    ok = tokamak:cancel(tokamak:async(op(hands_over_eagerly), [Async, false])),
+    [call_fixture:until(fun() -> element(1, counted(Key)) =:= 0 end) || Key <- Keys].
 
 calls_have_numbers_of_their_own() ->
     {ok, Ids} = tokamak:gather([{op(call_id), []}, {op(call_id), []}]),

@@ -5,6 +5,7 @@ use crate::task::Task;
 use std::cell::OnceCell;
 use std::sync::{Arc, OnceLock};
 use tokamak_core::task_state::State;
+use tokio::sync::Notify;
 
 /// The context of a call: an operation takes it as its first argument if it wants it.
 ///
@@ -36,20 +37,33 @@ use tokamak_core::task_state::State;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Ctx {
-    /// Set when the call becomes a task; an eager operation may end before it is one.
-    task: Arc<OnceLock<Arc<Task>>>,
+pub struct Ctx(Arc<Link>);
+
+/// What leads from a context to its task.
+struct Link {
+    /// Set when the call becomes a task, and when an eager one ends without.
+    task: OnceLock<Option<Arc<Task>>>,
+    settled: Notify,
+}
+
+impl Link {
+    fn settle(&self, task: Option<Arc<Task>>) {
+        // Set once: a call becomes one task.
+        let _ = self.task.set(task);
+        self.settled.notify_waiters();
+    }
 }
 
 impl Ctx {
-    fn detached() -> Self {
-        Self {
-            task: Arc::new(OnceLock::new()),
-        }
+    fn new(task: OnceLock<Option<Arc<Task>>>) -> Self {
+        Self(Arc::new(Link {
+            task,
+            settled: Notify::new(),
+        }))
     }
 
     fn task(&self) -> Option<&Arc<Task>> {
-        self.task.get()
+        self.0.task.get()?.as_ref()
     }
 
     /// The number of this call, unique within the library while the VM lives; 0 during the first poll
@@ -61,15 +75,21 @@ impl Ctx {
     /// Whether nobody waits for the result any more. A blocking operation looks at it from time to
     /// time, as it cannot be aborted; a future is simply dropped.
     pub fn is_cancelled(&self) -> bool {
-        self.task()
-            .is_some_and(|task| task.state() != State::Running)
+        match self.0.task.get() {
+            Some(Some(task)) => task.state() != State::Running,
+            Some(None) => true,
+            None => false,
+        }
     }
 
-    /// Waits until the call is cancelled: for work that an operation handed to others.
+    /// Waits until the call is cancelled or has ended: for work that an operation handed to others.
     pub async fn cancelled(&self) {
-        match self.task() {
-            Some(task) => task.cancelled().await,
-            None => std::future::pending().await,
+        let settled = self.0.settled.notified();
+        if self.0.task.get().is_none() {
+            settled.await;
+        }
+        if let Some(task) = self.task() {
+            task.over().await;
         }
     }
 
@@ -117,20 +137,27 @@ impl<'t> LazyCtx<'t> {
     /// The call became a task.
     pub(crate) fn attach(&self, task: &Arc<Task>) {
         if let Some(ctx) = self.ctx.get() {
-            // Set once: a call becomes one task.
-            let _ = ctx.task.set(Arc::clone(task));
+            ctx.0.settle(Some(Arc::clone(task)));
         }
     }
 
     /// The context.
     pub fn get(&self) -> Ctx {
         let make = || {
-            let ctx = Ctx::detached();
-            if let Some(task) = self.task {
-                let _ = ctx.task.set(Arc::clone(task));
-            }
-            ctx
+            let task = self.task.map(|task| Some(Arc::clone(task)));
+            Ctx::new(task.map_or_else(OnceLock::new, OnceLock::from))
         };
         self.ctx.get_or_init(make).clone()
+    }
+}
+
+impl Drop for LazyCtx<'_> {
+    /// A call that is no task by now has ended.
+    fn drop(&mut self) {
+        if let Some(ctx) = self.ctx.get()
+            && ctx.0.task.get().is_none()
+        {
+            ctx.0.settle(None);
+        }
     }
 }

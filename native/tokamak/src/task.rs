@@ -54,7 +54,7 @@ pub struct Task {
     runtime: Arc<Runtime>,
     /// Taken at the end.
     live: Mutex<Live>,
-    cancelled: Notify,
+    over: Notify,
     measured: Measured,
 }
 
@@ -90,7 +90,7 @@ impl Task {
                 abort: None,
                 ended: false,
             }),
-            cancelled: Notify::new(),
+            over: Notify::new(),
             measured: Measured::new(),
         });
         if owned {
@@ -239,8 +239,8 @@ impl Task {
     /// Ends the call with its reply in the NIF call that started it, without a message.
     pub fn end_here(&self) {
         if self.state.begin_send() {
+            let _sent = SentGuard(self);
             drop(self.take_live());
-            self.state.sent();
         }
     }
 
@@ -286,7 +286,7 @@ impl Task {
         if state == State::Cancelled {
             let abort = self.live.lock().abort.take();
             let reply_to = self.take_live();
-            self.cancelled.notify_waiters();
+            self.over.notify_waiters();
             if let Some(abort) = abort {
                 abort.abort();
             }
@@ -303,13 +303,12 @@ impl Task {
     /// The runtime stops: the call ends with `{error, shutdown}`. Called on a thread of ours.
     pub fn shut_down(&self) {
         self.end(Err(Reason::Shutdown));
-        self.cancelled.notify_waiters();
     }
 
-    /// Waits for a cancel.
-    pub async fn cancelled(&self) {
+    /// Waits until the call is cancelled or has ended.
+    pub async fn over(&self) {
         loop {
-            let notified = self.cancelled.notified();
+            let notified = self.over.notified();
             if self.state() != State::Running {
                 return;
             }
@@ -370,6 +369,7 @@ struct SentGuard<'t>(&'t Task);
 impl Drop for SentGuard<'_> {
     fn drop(&mut self) {
         self.0.state.sent();
+        self.0.over.notify_waiters();
     }
 }
 

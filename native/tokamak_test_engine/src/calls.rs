@@ -2,6 +2,7 @@
 //! Calls that wait, in every way there is.
 
 use crate::counters::Guard;
+use futures_util::FutureExt;
 use std::time::Duration;
 use tokamak::table::Data;
 use tokamak::{Ctx, Path, Value};
@@ -124,6 +125,32 @@ async fn delegates(ctx: Ctx, key: u64) {
         drop(guard);
     });
     std::future::pending().await
+}
+
+/// Hands work to a task of its own, which ends with the call, and has begun to wait for that before the call goes on.
+fn hand_over(ctx: Ctx, key: u64) {
+    let guard = Guard::new(key);
+    let mut waits = Box::pin(async move {
+        ctx.cancelled().await;
+        drop(guard);
+    });
+    let _ = (&mut waits).now_or_never();
+    tokio::spawn(waits);
+}
+
+/// Ends while the work that it handed over waits for that.
+#[tokamak::op]
+async fn hands_over(ctx: Ctx, key: u64) {
+    hand_over(ctx, key);
+}
+
+/// The same at its first poll, or never.
+#[tokamak::op(eager)]
+async fn hands_over_eagerly(ctx: Ctx, key: u64, ends: bool) {
+    hand_over(ctx, key);
+    if !ends {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The number of the call.
