@@ -131,10 +131,16 @@ work_that_was_handed_over_ends_with_the_call() ->
     [call_fixture:until(fun() -> element(1, counted(Key)) =:= 0 end) || Key <- Keys].
 
 calls_have_numbers_of_their_own() ->
-    {ok, Ids} = tokamak:gather([{op(call_id), []}, {op(call_id), []}]),
+    {ok, Gathered} = tokamak:gather([{op(call_id), []} || _ <- [1, 2, 3]]),
     {ok, Single} = tokamak:call(op(call_id), []),
-    ?assert(lists:all(fun is_integer/1, [Single | Ids])),
-    ?assertNot(lists:member(Single, Ids)).
+    {ok, Items, _} = tokamak_pool:run({op, op(call_id_of_item)}, [1, 2, 3], #{}),
+    {ok, Loop} = tokamak_loop:new(),
+    ok = tokamak_loop:submit_many(Loop, [{N, op(call_id), []} || N <- [1, 2, 3]]),
+    Submitted = [Id || {_, async_result, Id} <- call_fixture:collect(Loop, 3)],
+    ok = tokamak_loop:destroy(Loop),
+    Ids = [Single | Gathered ++ Submitted ++ [Id || {_, {ok, Id}} <- Items]],
+    ?assert(lists:all(fun is_integer/1, Ids)),
+    ?assertEqual({10, 10}, {length(Ids), length(lists:usort(Ids))}).
 
 a_slow_first_poll_is_counted_under_its_name() ->
     {ok, ok} = tokamak:call(op(holds_scheduler), [5]),

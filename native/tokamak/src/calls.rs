@@ -510,11 +510,10 @@ pub fn gather<'a>(
     };
     let reply_to = ReplyTo::Caller(Envelope::new(reference));
     let task = Task::new(env, env.pid(), true, admission, reply_to);
-    let ctx = LazyCtx::of(&task);
     let mut parts = Vec::with_capacity(calls.len());
     for (index, (name, args)) in calls.into_iter().enumerate() {
         let part = callable(name)
-            .and_then(|entry| Ok((entry, start(env, entry, args, &ctx)?)))
+            .and_then(|entry| Ok((entry, start(env, entry, args, &LazyCtx::of_part(&task))?)))
             .or_else(|not| failed_part(not, name, index));
         match part {
             Ok(part) => parts.push(part),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a running operation knows of its call.
 
+use crate::owners;
 use crate::task::Task;
 use std::cell::OnceCell;
 use std::sync::{Arc, OnceLock};
@@ -44,6 +45,8 @@ struct Link {
     /// Set when the call becomes a task, and when an eager one ends without.
     task: OnceLock<Option<Arc<Task>>>,
     settled: Notify,
+    /// Of a part of a task: its own.
+    number: Option<u64>,
 }
 
 impl Link {
@@ -55,10 +58,11 @@ impl Link {
 }
 
 impl Ctx {
-    fn new(task: OnceLock<Option<Arc<Task>>>) -> Self {
+    fn new(task: OnceLock<Option<Arc<Task>>>, number: Option<u64>) -> Self {
         Self(Arc::new(Link {
             task,
             settled: Notify::new(),
+            number,
         }))
     }
 
@@ -67,9 +71,10 @@ impl Ctx {
     }
 
     /// The number of this call, unique within the library while the VM lives; 0 during the first poll
-    /// of an eager operation.
+    /// of an eager operation. Each call of a gather or of a submission has its own, and each item of a pool.
     pub fn call_id(&self) -> u64 {
-        self.task().map_or(0, |task| task.key())
+        let of_task = || self.task().map_or(0, |task| task.key());
+        self.0.number.unwrap_or_else(of_task)
     }
 
     /// Whether nobody waits for the result any more. A blocking operation looks at it from time to
@@ -114,6 +119,7 @@ impl Ctx {
 /// A context that is made only for the operations that ask for one.
 pub struct LazyCtx<'t> {
     task: Option<&'t Arc<Task>>,
+    is_part: bool,
     ctx: OnceCell<Ctx>,
 }
 
@@ -122,6 +128,7 @@ impl<'t> LazyCtx<'t> {
     pub(crate) fn detached() -> Self {
         Self {
             task: None,
+            is_part: false,
             ctx: OnceCell::new(),
         }
     }
@@ -130,6 +137,16 @@ impl<'t> LazyCtx<'t> {
     pub(crate) fn of(task: &'t Arc<Task>) -> Self {
         Self {
             task: Some(task),
+            is_part: false,
+            ctx: OnceCell::new(),
+        }
+    }
+
+    /// The context of one of the calls that a task runs.
+    pub(crate) fn of_part(task: &'t Arc<Task>) -> Self {
+        Self {
+            task: Some(task),
+            is_part: true,
             ctx: OnceCell::new(),
         }
     }
@@ -145,7 +162,8 @@ impl<'t> LazyCtx<'t> {
     pub fn get(&self) -> Ctx {
         let make = || {
             let task = self.task.map(|task| Some(Arc::clone(task)));
-            Ctx::new(task.map_or_else(OnceLock::new, OnceLock::from))
+            let number = self.is_part.then(owners::next_key);
+            Ctx::new(task.map_or_else(OnceLock::new, OnceLock::from), number)
         };
         self.ctx.get_or_init(make).clone()
     }

@@ -39,7 +39,7 @@ fn try_submit<'a>(
     let admissions = runtime.admit(u32::try_from(count).unwrap_or(u32::MAX))?;
     let batch = runtime.admit_batch()?;
     let task = Task::new(env, env.pid(), false, batch, ReplyTo::Nobody);
-    let parts = prepare(env, calls, &LazyCtx::of(&task)).inspect_err(|_| task.end_here())?;
+    let parts = prepare(env, calls, &task).inspect_err(|_| task.end_here())?;
     if let Err(no_place) = port.reserve(count) {
         task.end_here();
         return Err(match no_place {
@@ -87,13 +87,16 @@ async fn run(
 fn prepare<'a>(
     env: Env<'a>,
     calls: Vec<(u64, Atom, Term<'a>)>,
-    ctx: &LazyCtx,
+    task: &Arc<Task>,
 ) -> Result<Vec<(u64, Part)>, NotMade> {
     calls
         .into_iter()
         .map(|(id, name, args)| {
             let entry = callable(name)?;
-            Ok((id, (entry, start(env, entry, args, ctx)?)))
+            Ok((
+                id,
+                (entry, start(env, entry, args, &LazyCtx::of_part(task))?),
+            ))
         })
         .collect()
 }

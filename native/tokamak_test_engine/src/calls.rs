@@ -159,6 +159,12 @@ async fn call_id(ctx: Ctx) -> u64 {
     ctx.call_id()
 }
 
+/// The number of the call that an item of a pool is.
+#[tokamak::op]
+async fn call_id_of_item(ctx: Ctx, _item: u64) -> (u64, Vec<u64>) {
+    (ctx.call_id(), Vec::new())
+}
+
 /// Tells the loop it was submitted to so many times, then ends; whether all was taken.
 #[tokamak::op]
 async fn tells(ctx: Ctx, times: i64) -> bool {

@@ -61,7 +61,7 @@ impl OperationHandler {
     }
 
     fn begin_in(&self, env: Env, item: &Item) -> Begun {
-        let ctx = LazyCtx::of(&self.task);
+        let ctx = LazyCtx::of_part(&self.task);
         let args = [item.encode(env)];
         let call = Call {
             env,
