@@ -13,9 +13,11 @@
 -export([serve_call/4, serve_stream/5]).
 
 -export_type([stream/0]).
--type stream() :: {tokamak_remote_stream, pid(), reference(), pid()}.
+-type stream() :: {tokamak_remote_stream, Relay :: pid(), Owner :: pid()}.
 
 -define(TABLE, ?MODULE).
+%% When a relay asks again, in milliseconds, where the way to the node is blocked.
+-define(ASK_AGAIN, 10).
 
 %% @doc The node that serves an operation: this one, when it is meant or preferred.
 -spec node_for(node() | any, module()) -> node() | {error, nodedown}.
@@ -54,13 +56,11 @@ proxy(Node, Function, Args) ->
 
 %% The proxy is gone: its end may have been faster.
 lost(Alias, Reason) ->
-    End =
-        case Reason of
-            noconnection -> {error, nodedown};
-            {undef, _} -> {error, {no_tokamak, Reason}};
-            _ -> {error, {proxy, Reason}}
-        end,
-    last_word(Alias, End).
+    last_word(Alias, lost(Reason)).
+
+lost(noconnection) -> {error, nodedown};
+lost({undef, _} = Reason) -> {error, {no_tokamak, Reason}};
+lost(Reason) -> {error, {proxy, Reason}}.
 
 last_word(Alias, Otherwise) ->
     _ = unalias(Alias),
@@ -221,90 +221,164 @@ stop(Helper, Ref) ->
     after 0 -> none
     end.
 
-%% Streams: the consumer asks, and the proxy answers with the items that are there, one at least and a window
-%% at most. What was asked for and not taken yet is in the consumer's dictionary.
+%% Streams: a relay, a process on the consumer's node, asks the proxy, which answers with the items that are there,
+%% one at least and a window at most. Whatever comes waits in the relay until the consumer wants it: each time it does,
+%% it is told exactly one thing, also after a time-out. So nothing is left in its mailbox, and nothing is lost. What
+%% was taken from the relay and not by the consumer yet is in the consumer's dictionary.
+
+-record(relay, {
+    owner :: pid(),
+    owner_monitor :: reference(),
+    proxy :: pid(),
+    proxy_monitor :: reference(),
+    alias :: reference(),
+    %% What the consumer waits with.
+    waiting = none :: none | reference(),
+    %% Whether an answer of the proxy's is to come.
+    asked = false :: boolean(),
+    answers = [] :: [{items, [term(), ...]} | {'end', done | {error, term()}}]
+}).
 
 %% @doc Opens a stream on a node.
 -spec stream(node(), tokamak:op(), [term()], pos_integer()) -> stream() | {error, term()}.
 stream(Node, Op, Args, Window) ->
-    Alias = alias([reply]),
-    {Proxy, Monitor} = proxy(Node, serve_stream, [self(), Alias, Op, Args, Window]),
+    Owner = self(),
+    Opening = alias([reply]),
+    {Relay, Monitor} = spawn_monitor(fun() -> open_relay(Owner, Opening, Node, [Op, Args, Window]) end),
     receive
-        {tokamak, Alias, ok} ->
-            put({?MODULE, Proxy}, {[], none}),
-            {tokamak_remote_stream, Proxy, Monitor, self()};
-        {tokamak, Alias, {error, _} = Error} ->
+        {tokamak, Opening, ok} ->
+            demonitor(Monitor, [flush]),
+            put({?MODULE, Relay}, []),
+            {tokamak_remote_stream, Relay, Owner};
+        {tokamak, Opening, {error, _} = Error} ->
             demonitor(Monitor, [flush]),
             Error;
-        {'DOWN', Monitor, process, Proxy, Reason} ->
-            lost(Alias, Reason)
+        {'DOWN', Monitor, process, Relay, Reason} ->
+            lost(Opening, Reason)
     end.
 
 %% @doc Whether a term is a remote stream.
 -spec is_stream(term()) -> boolean().
-is_stream({tokamak_remote_stream, Proxy, Monitor, Owner}) ->
-    is_pid(Proxy) andalso is_reference(Monitor) andalso is_pid(Owner);
+is_stream({tokamak_remote_stream, Relay, Owner}) ->
+    is_pid(Relay) andalso is_pid(Owner);
 is_stream(_) ->
     false.
 
 %% @doc Takes the next item, as {@link tokamak:next/2} does; `not_owner' in another process.
 -spec next(stream(), timeout()) -> {ok, term()} | done | {error, term()} | not_owner.
-next({tokamak_remote_stream, Proxy, Monitor, Owner}, Timeout) when Owner =:= self() ->
-    case get({?MODULE, Proxy}) of
-        {[Item | Rest], Asked} ->
-            put({?MODULE, Proxy}, {Rest, Asked}),
+next({tokamak_remote_stream, Relay, Owner}, Timeout) when Owner =:= self() ->
+    case get({?MODULE, Relay}) of
+        [Item | Rest] ->
+            put({?MODULE, Relay}, Rest),
             {ok, Item};
-        {[], none} ->
-            wait_items(Proxy, Monitor, ask(Proxy), Timeout);
-        {[], Asked} ->
-            wait_items(Proxy, Monitor, Asked, Timeout);
+        [] ->
+            Ref = monitor(process, Relay),
+            Relay ! {next, Ref},
+            Answer = wait_answer(Relay, Ref, Timeout),
+            demonitor(Ref, [flush]),
+            take_answer(Relay, Answer);
         undefined ->
             {error, closed}
     end;
 next(_Stream, _Timeout) ->
     not_owner.
 
-ask(Proxy) ->
-    Alias = alias([reply]),
-    Proxy ! {ask, Alias},
-    put({?MODULE, Proxy}, {[], Alias}),
-    Alias.
-
-wait_items(Proxy, Monitor, Alias, Timeout) ->
+%% The relay answers at once when it is to stop waiting.
+wait_answer(Relay, Ref, Timeout) ->
     receive
-        {tokamak, Alias, {items, [Item | Rest]}} ->
-            put({?MODULE, Proxy}, {Rest, none}),
-            {ok, Item};
-        {tokamak, Alias, {'end', End}} ->
-            ended(Proxy, Monitor),
-            End;
-        {'DOWN', Monitor, process, Proxy, Reason} ->
-            ended(Proxy, Monitor),
-            lost(Alias, Reason)
+        {tokamak, Ref, Answer} -> Answer;
+        {'DOWN', Ref, process, Relay, Reason} -> {'end', lost(Reason)}
     after Timeout ->
-        {error, timeout}
+        Relay ! {stop_waiting, Ref},
+        wait_answer(Relay, Ref, infinity)
     end.
 
-ended(Proxy, Monitor) ->
-    demonitor(Monitor, [flush]),
-    _ = erase({?MODULE, Proxy}),
-    ok.
+take_answer(Relay, {items, [Item | Rest]}) ->
+    put({?MODULE, Relay}, Rest),
+    {ok, Item};
+take_answer(_Relay, waiting) ->
+    {error, timeout};
+take_answer(Relay, {'end', End}) ->
+    _ = erase({?MODULE, Relay}),
+    End.
 
 %% @doc Ends a stream; `not_owner' in another process.
 -spec close(stream()) -> ok | not_owner.
-close({tokamak_remote_stream, Proxy, Monitor, Owner}) when Owner =:= self() ->
-    Asked = get({?MODULE, Proxy}),
-    exit(Proxy, kill),
-    ended(Proxy, Monitor),
-    case Asked of
-        {_Items, Alias} when is_reference(Alias) ->
-            _ = last_word(Alias, none),
+close({tokamak_remote_stream, Relay, Owner}) when Owner =:= self() ->
+    exit(Relay, kill),
+    _ = erase({?MODULE, Relay}),
+    ok;
+close(_Stream) ->
+    not_owner.
+
+open_relay(Owner, Opening, Node, OpArgsWindow) ->
+    OwnerMonitor = monitor(process, Owner),
+    Alias = alias(),
+    {Proxy, ProxyMonitor} = proxy(Node, serve_stream, [self(), Alias | OpArgsWindow]),
+    receive
+        {tokamak, Alias, ok} ->
+            answer(Opening, ok),
+            relay(#relay{
+                owner = Owner,
+                owner_monitor = OwnerMonitor,
+                proxy = Proxy,
+                proxy_monitor = ProxyMonitor,
+                alias = Alias
+            });
+        {tokamak, Alias, {error, _} = Error} ->
+            answer(Opening, Error);
+        {'DOWN', ProxyMonitor, process, Proxy, Reason} ->
+            answer(Opening, lost(Reason));
+        {'DOWN', OwnerMonitor, process, Owner, _Reason} ->
+            ok
+    end.
+
+relay(#relay{alias = Alias, owner_monitor = OwnerMonitor, proxy_monitor = ProxyMonitor} = Relay) ->
+    receive
+        {next, Ref} ->
+            serve_consumer(Relay#relay{waiting = Ref});
+        {stop_waiting, Ref} when Ref =:= Relay#relay.waiting ->
+            tell_consumer(waiting, Relay),
+            relay(Relay#relay{waiting = none});
+        {stop_waiting, _Answered} ->
+            relay(Relay);
+        ask_again ->
+            ask(Relay),
+            relay(Relay);
+        {tokamak, Alias, Answer} ->
+            serve_consumer(Relay#relay{answers = Relay#relay.answers ++ [Answer], asked = false});
+        {'DOWN', ProxyMonitor, process, _Proxy, Reason} ->
+            serve_consumer(Relay#relay{answers = Relay#relay.answers ++ [{'end', lost(Reason)}]});
+        {'DOWN', OwnerMonitor, process, _Owner, _Reason} ->
+            ok
+    end.
+
+serve_consumer(#relay{waiting = none} = Relay) ->
+    relay(Relay);
+serve_consumer(#relay{answers = [{'end', _} = End | _]} = Relay) ->
+    tell_consumer(End, Relay);
+serve_consumer(#relay{answers = [Items | Rest]} = Relay) ->
+    tell_consumer(Items, Relay),
+    relay(Relay#relay{waiting = none, answers = Rest});
+serve_consumer(#relay{asked = false} = Relay) ->
+    ask(Relay),
+    relay(Relay#relay{asked = true});
+serve_consumer(Relay) ->
+    relay(Relay).
+
+tell_consumer(Answer, #relay{owner = Owner, waiting = Ref}) ->
+    Owner ! {tokamak, Ref, Answer},
+    ok.
+
+%% A plain send waits for a node that hangs, and the consumer with it. Where the node is lost, 'DOWN' tells.
+ask(#relay{proxy = Proxy, alias = Alias}) ->
+    case erlang:send(Proxy, {ask, Alias}, [nosuspend, noconnect]) of
+        nosuspend ->
+            _ = erlang:send_after(?ASK_AGAIN, self(), ask_again),
             ok;
         _ ->
             ok
-    end;
-close(_Stream) ->
-    not_owner.
+    end.
 
 %% @private The proxy of a stream.
 -spec serve_stream(pid(), reference(), tokamak:op(), [term()], pos_integer()) -> ok.

@@ -19,6 +19,9 @@ remote_test_() ->
                 {"a dead caller takes its call with it", fun dead_caller/1},
                 {"a stream comes in order and ends once", fun stream/1},
                 {"a stream is produced on credit", fun credit/1},
+                {"what comes after a time-out is for the next look, and in nobody's mailbox", fun late_items/1},
+                {"who only looks gets each item once, in order", fun looks/1},
+                {"a stream ends with its consumer", fun dead_consumer/1},
                 {"a closed stream is cancelled over there", fun close/1},
                 {"a node that is not there is nodedown", fun no_node/1},
                 {"asynchronous calls end with the application", fun stopped/1},
@@ -28,8 +31,10 @@ remote_test_() ->
     end}.
 
 lost_node_test_() ->
-    {timeout, 60,
-        {"a node that goes away ends calls and streams at once", fun lost_node/0}}.
+    [
+        {timeout, 60, {"a node that goes away ends calls and streams at once", fun lost_node/0}},
+        {timeout, 60, {"a node that goes away between two looks leaves no message", fun lost_between_looks/0}}
+    ].
 
 start() ->
     ok = tokamak_peer:become_node("tokamak_remote_" ++ os:getpid()),
@@ -136,6 +141,53 @@ credit(Node) ->
     idle(Node),
     nothing_left().
 
+late_items(Node) ->
+    Stream = tokamak:stream(count, [3, 100], #{node => Node}),
+    ?assertEqual({error, timeout}, tokamak:next(Stream, 0)),
+    %% A second stream of the same pace: when its first item is here, that of the first one has come, too.
+    Other = tokamak:stream(count, [1, 100], #{node => Node}),
+    ?assertEqual({ok, 1}, tokamak:next(Other)),
+    ?assertEqual(done, tokamak:next(Other)),
+    nothing_left(),
+    ?assertEqual([{ok, 1}, {ok, 2}, {ok, 3}, done], [tokamak:next(Stream) || _ <- [1, 2, 3, 4]]),
+    idle(Node),
+    nothing_left().
+
+looks(Node) ->
+    Stream = tokamak:stream(count, [300, 0], #{node => Node, window => 4}),
+    ?assertEqual(lists:seq(1, 300), look_at_all(Stream)),
+    ?assertEqual({error, closed}, tokamak:next(Stream, 0)),
+    idle(Node),
+    nothing_left().
+
+look_at_all(Stream) ->
+    case tokamak:next(Stream, 0) of
+        {ok, Item} ->
+            [Item | look_at_all(Stream)];
+        {error, timeout} ->
+            nothing_left(),
+            erlang:yield(),
+            look_at_all(Stream);
+        done ->
+            []
+    end.
+
+dead_consumer(Node) ->
+    [
+        begin
+            {Consumer, Monitor} = spawn_monitor(fun() ->
+                Stream = tokamak:stream(count, [10, 60000], #{node => Node}),
+                {error, timeout} = tokamak:next(Stream, Patience),
+                receive after infinity -> ok end
+            end),
+            tokamak_test:wait_until(fun() -> in_flight(Node) =:= 1 end),
+            exit(Consumer, kill),
+            receive {'DOWN', Monitor, process, Consumer, _} -> ok end,
+            idle(Node)
+        end
+     || Patience <- [0, infinity]
+    ].
+
 close(Node) ->
     Stream = tokamak:stream(count, [10, 60000], #{node => Node}),
     ?assertEqual({error, timeout}, tokamak:next(Stream, 20)),
@@ -196,6 +248,23 @@ lost_node() ->
     ?assertEqual({error, nodedown}, tokamak:await(Ref, 5000)),
     ?assertEqual({error, nodedown}, tokamak:next(Stream, 5000)),
     ?assertEqual({error, closed}, tokamak:next(Stream, 5000)),
+    nothing_left(),
+    stop(Setup).
+
+lost_between_looks() ->
+    Setup = {Peer, Node} = start(),
+    Stream = tokamak:stream(count, [10, 60000], #{node => Node}),
+    Taken = tokamak:stream(count, [1000, 0], #{node => Node, window => 2}),
+    ?assertEqual({ok, 1}, tokamak:next(Taken)),
+    ?assertEqual({error, timeout}, tokamak:next(Stream, 0)),
+    tokamak_test:wait_until(fun() -> in_flight(Node) =:= 2 end),
+    Monitor = monitor(process, rpc:call(Node, erlang, whereis, [tokamak_sup])),
+    peer:stop(Peer),
+    receive {'DOWN', Monitor, process, _, noconnection} -> ok end,
+    nothing_left(),
+    ?assertEqual({error, nodedown}, tokamak:next(Stream, infinity)),
+    ?assertEqual({error, nodedown}, tokamak:fold(fun(_, Acc) -> Acc end, 0, Taken)),
+    ?assertEqual({error, closed}, tokamak:next(Stream, infinity)),
     nothing_left(),
     stop(Setup).
 
