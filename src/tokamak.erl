@@ -491,8 +491,9 @@ stream(Op, Args) ->
     stream(Op, Args, #{}).
 
 %% @doc Opens a stream of the calling process. Its producer runs ahead of its consumer by `window' items (16) and then
-%% waits. Does not wait itself. An error can be passed on to {@link next/2} and {@link fold/3}, which return it. The
-%% option `node' is that of {@link call/3}.
+%% waits. Does not wait itself, except for another node: that has five seconds to open the stream, then it is
+%% `{error, timeout}'. An error can be passed on to {@link next/2} and {@link fold/3}, which return it. The option `node'
+%% is that of {@link call/3}.
 %%
 %% ```
 %% Stream = tokamak:stream(count, [2, 0], #{window => 4}).
@@ -512,7 +513,7 @@ stream(Op, Args, Options) ->
                 {error, _} = Error ->
                     Error;
                 Node ->
-                    tokamak_stream:remote(Node, Op, Args, window(Options))
+                    tokamak_stream:remote(Node, Op, Args, window(Options), ?CALL_TIMEOUT)
             end;
         _ ->
             ?BADARG([Op, Args, Options], [operation, arguments, {options, ?STREAM_OPTIONS}])

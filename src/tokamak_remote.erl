@@ -9,7 +9,7 @@
 
 -export([node_for/2]).
 -export([create_table/0, shut_down/0, call/4, async/4, helper_of/1, await/3, stop/2]).
--export([stream/4, is_stream/1, next/2, close/1]).
+-export([stream/5, is_stream/1, next/2, close/1]).
 -export([serve_call/4, serve_stream/5]).
 
 -export_type([stream/0]).
@@ -37,37 +37,60 @@ any_other(Members) ->
 %% @doc Calls an operation on a node.
 -spec call(node(), tokamak:op(), [term()], timeout()) -> tokamak:result().
 call(Node, Op, Args, Timeout) ->
-    Alias = alias([reply]),
-    {Proxy, Monitor} = proxy(Node, serve_call, [self(), Alias, Op, Args]),
-    receive
-        {tokamak, Alias, End} ->
-            demonitor(Monitor, [flush]),
-            End;
-        {'DOWN', Monitor, process, Proxy, Reason} ->
-            lost(Alias, Reason)
-    after Timeout ->
-        exit(Proxy, kill),
-        demonitor(Monitor, [flush]),
-        last_word(Alias, {error, timeout})
-    end.
-
-proxy(Node, Function, Args) ->
-    spawn_opt(Node, ?MODULE, Function, Args, [monitor]).
-
-%% The proxy is gone: its end may have been faster.
-lost(Alias, Reason) ->
-    last_word(Alias, lost(Reason)).
-
-lost(noconnection) -> {error, nodedown};
-lost({undef, _} = Reason) -> {error, {no_tokamak, Reason}};
-lost(Reason) -> {error, {proxy, Reason}}.
+    {Alias, Worker, Monitor} = start_call(Node, Op, Args),
+    End =
+        receive
+            {tokamak, Alias, Answer} -> Answer;
+            {'DOWN', Monitor, process, Worker, Reason} -> last_word(Alias, lost(Reason))
+        after Timeout ->
+            exit(Worker, kill),
+            last_word(Alias, {error, timeout})
+        end,
+    demonitor(Monitor, [flush]),
+    End.
 
 last_word(Alias, Otherwise) ->
     _ = unalias(Alias),
     receive
-        {tokamak, Alias, End} -> End
+        {tokamak, Alias, Word} -> Word
     after 0 -> Otherwise
     end.
+
+%% A worker makes the remote call and answers to an alias. For whatever goes to a node that hangs can wait as long as
+%% that does: so it is never the caller who waits.
+start_call(Node, Op, Args) ->
+    Caller = self(),
+    Alias = alias([reply]),
+    {Worker, Monitor} = spawn_monitor(fun() -> make_call(Caller, Alias, Node, [Op, Args]) end),
+    {Alias, Worker, Monitor}.
+
+make_call(Caller, Answering, Node, OpArgs) ->
+    CallerMonitor = monitor(process, Caller),
+    Alias = alias(),
+    Request = proxy(Node, serve_call, [self(), Alias | OpArgs]),
+    receive
+        {spawn_reply, Request, ok, _Proxy} ->
+            answer(Answering, await_answer(Alias, Request, CallerMonitor));
+        {spawn_reply, Request, error, Reason} ->
+            answer(Answering, lost(Reason));
+        {'DOWN', CallerMonitor, process, Caller, _Reason} ->
+            ok
+    end.
+
+await_answer(Alias, ProxyMonitor, CallerMonitor) ->
+    receive
+        {tokamak, Alias, Answer} -> Answer;
+        {'DOWN', ProxyMonitor, process, _Proxy, Reason} -> lost(Reason);
+        {'DOWN', CallerMonitor, process, _Caller, _Reason} -> {error, closed}
+    end.
+
+%% A proxy whose caller is gone when it begins ends at once, so this needs no undoing.
+proxy(Node, Function, Args) ->
+    spawn_request(Node, ?MODULE, Function, Args, [monitor]).
+
+lost(noconnection) -> {error, nodedown};
+lost({undef, _} = Reason) -> {error, {no_tokamak, Reason}};
+lost(Reason) -> {error, {proxy, Reason}}.
 
 %% @private The proxy of a call.
 -spec serve_call(pid(), reference(), tokamak:op(), [term()]) -> ok.
@@ -110,7 +133,7 @@ attempt(Start) ->
             {error, {badarg, lists:flatten(Texts)}}
     end.
 
-%% Asynchronous calls: a process here makes the remote call, so that its end, a lost node included, is one
+%% Asynchronous calls: a helper process here waits for the remote call, so that its end, a lost node included, is one
 %% message. It stands in a table until that message is sent.
 
 %% @private The supervisor owns the table of asynchronous calls.
@@ -153,20 +176,18 @@ helper(Caller, Ref, Node, Op, Args) ->
     CallerMonitor = monitor(process, Caller),
     Application = monitor(process, tokamak_sup),
     receive
-        go -> await_proxy(Caller, Ref, {CallerMonitor, Application}, Node, [Op, Args]);
+        go -> await_call(Caller, Ref, {CallerMonitor, Application}, start_call(Node, Op, Args));
         shutdown -> Caller ! {tokamak, Ref, {error, shutdown}};
         {'DOWN', CallerMonitor, process, Caller, _Reason} -> ok
     end,
     forget(Ref).
 
-await_proxy(Caller, Ref, {CallerMonitor, Application}, Node, OpArgs) ->
-    Alias = alias([reply]),
-    {Proxy, Monitor} = proxy(Node, serve_call, [self(), Alias | OpArgs]),
+await_call(Caller, Ref, {CallerMonitor, Application}, {Alias, Worker, Monitor}) ->
     receive
         {tokamak, Alias, End} ->
             Caller ! {tokamak, Ref, End};
-        {'DOWN', Monitor, process, Proxy, Reason} ->
-            Caller ! {tokamak, Ref, lost(Alias, Reason)};
+        {'DOWN', Monitor, process, Worker, Reason} ->
+            Caller ! {tokamak, Ref, lost(Reason)};
         shutdown ->
             Caller ! {tokamak, Ref, {error, shutdown}};
         %% It was killed.
@@ -239,23 +260,28 @@ stop(Helper, Ref) ->
     answers = [] :: [{items, [term(), ...]} | {'end', done | {error, term()}}]
 }).
 
-%% @doc Opens a stream on a node.
--spec stream(node(), tokamak:op(), [term()], pos_integer()) -> stream() | {error, term()}.
-stream(Node, Op, Args, Window) ->
+%% @doc Opens a stream on a node that answers in time.
+-spec stream(node(), tokamak:op(), [term()], pos_integer(), timeout()) -> stream() | {error, term()}.
+stream(Node, Op, Args, Window, Timeout) ->
     Owner = self(),
     Opening = alias([reply]),
     {Relay, Monitor} = spawn_monitor(fun() -> open_relay(Owner, Opening, Node, [Op, Args, Window]) end),
-    receive
-        {tokamak, Opening, ok} ->
-            demonitor(Monitor, [flush]),
-            put({?MODULE, Relay}, []),
-            {tokamak_remote_stream, Relay, Owner};
-        {tokamak, Opening, {error, _} = Error} ->
-            demonitor(Monitor, [flush]),
-            Error;
-        {'DOWN', Monitor, process, Relay, Reason} ->
-            lost(Opening, Reason)
-    end.
+    Opened =
+        receive
+            {tokamak, Opening, Answer} -> Answer;
+            {'DOWN', Monitor, process, Relay, Reason} -> last_word(Opening, lost(Reason))
+        after Timeout ->
+            last_word(Opening, {error, timeout})
+        end,
+    demonitor(Monitor, [flush]),
+    opened(Opened, Relay).
+
+opened(ok, Relay) ->
+    put({?MODULE, Relay}, []),
+    {tokamak_remote_stream, Relay, self()};
+opened({error, _} = Error, Relay) ->
+    exit(Relay, kill),
+    Error.
 
 %% @doc Whether a term is a remote stream.
 -spec is_stream(term()) -> boolean().
@@ -314,20 +340,20 @@ close(_Stream) ->
 open_relay(Owner, Opening, Node, OpArgsWindow) ->
     OwnerMonitor = monitor(process, Owner),
     Alias = alias(),
-    {Proxy, ProxyMonitor} = proxy(Node, serve_stream, [self(), Alias | OpArgsWindow]),
+    Request = proxy(Node, serve_stream, [self(), Alias | OpArgsWindow]),
     receive
-        {tokamak, Alias, ok} ->
-            answer(Opening, ok),
-            relay(#relay{
-                owner = Owner,
-                owner_monitor = OwnerMonitor,
-                proxy = Proxy,
-                proxy_monitor = ProxyMonitor,
-                alias = Alias
-            });
-        {tokamak, Alias, {error, _} = Error} ->
-            answer(Opening, Error);
-        {'DOWN', ProxyMonitor, process, Proxy, Reason} ->
+        {spawn_reply, Request, ok, Proxy} ->
+            Opened = await_answer(Alias, Request, OwnerMonitor),
+            answer(Opening, Opened),
+            Opened =:= ok andalso
+                relay(#relay{
+                    owner = Owner,
+                    owner_monitor = OwnerMonitor,
+                    proxy = Proxy,
+                    proxy_monitor = Request,
+                    alias = Alias
+                });
+        {spawn_reply, Request, error, Reason} ->
             answer(Opening, lost(Reason));
         {'DOWN', OwnerMonitor, process, Owner, _Reason} ->
             ok

@@ -7,7 +7,7 @@
 %% @private
 -module(tokamak_stream).
 
--export([open/5, remote/4, next/2, take/1, push/3, close/1, is_stream/1]).
+-export([open/5, remote/5, next/2, take/1, push/3, close/1, is_stream/1]).
 
 -include("tokamak_error.hrl").
 
@@ -27,9 +27,9 @@ open(Kind, {Engine, Name}, Args, Window, Inbox) ->
     end.
 
 %% @doc Opens a stream on another node.
--spec remote(node(), tokamak:op(), [term()], pos_integer()) -> stream() | {error, term()}.
-remote(Node, Op, Args, Window) ->
-    tokamak_remote:stream(Node, Op, Args, Window).
+-spec remote(node(), tokamak:op(), [term()], pos_integer(), timeout()) -> stream() | {error, term()}.
+remote(Node, Op, Args, Window, Timeout) ->
+    tokamak_remote:stream(Node, Op, Args, Window, Timeout).
 
 %% @doc Takes the next item, waiting for it.
 -spec next(stream(), timeout()) -> {ok, term()} | done | {error, term()} | misuse().

@@ -4,6 +4,9 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
+%% Called on the other node.
+-export([proxies/0]).
+
 remote_test_() ->
     {setup, fun start/0, fun stop/1, fun({_Peer, Node}) ->
         [
@@ -24,6 +27,10 @@ remote_test_() ->
                 {"a stream ends with its consumer", fun dead_consumer/1},
                 {"a closed stream is cancelled over there", fun close/1},
                 {"a node that is not there is nodedown", fun no_node/1},
+                {"calls of a node that hangs time out", fun hung_calls/1},
+                {"streams of a node that hangs time out", fun hung_streams/1},
+                {"a way to a node that takes no more holds up nobody", fun blocked_way/1},
+                {"the application stops while a node hangs", fun stopped_while_hung/1},
                 {"asynchronous calls end with the application", fun stopped/1},
                 {"who awaits a call while the application stops is told so", fun awaited_while_stopping/1}
             ]
@@ -203,6 +210,127 @@ no_node(_Node) ->
     ?assertEqual({error, nodedown}, tokamak:await(tokamak:async(echo, [1], #{node => Gone}))),
     ?assertEqual({error, nodedown}, tokamak:stream(count, [1, 0], #{node => Gone})),
     nothing_left().
+
+hung_calls(Node) ->
+    while_hung(Node, fun() ->
+        Options = #{node => Node},
+        ?assertEqual({error, timeout}, tokamak:call(echo, [1], Options#{timeout => 20})),
+        Ref = tokamak:async(echo, [1], Options),
+        ?assertEqual({error, timeout}, tokamak:await(Ref, 20)),
+        ?assertEqual({error, closed}, tokamak:await(Ref)),
+        ok = tokamak:cancel(tokamak:async(echo, [1], Options)),
+        nothing_left()
+    end),
+    idle(Node),
+    no_proxies(Node).
+
+hung_streams(Node) ->
+    Before = spawn_streamer(Node),
+    while_hung(Node, fun() ->
+        ?assertEqual({error, timeout}, tokamak_remote:stream(Node, count, [10, 60000], 4, 20)),
+        nothing_left(),
+        ?assertEqual({error, timeout}, tokamak_test:ask(Before, fun(Stream) -> tokamak:next(Stream, 20) end)),
+        ?assertEqual(ok, tokamak_test:ask(Before, fun tokamak:close/1)),
+        ?assertEqual([], tokamak_test:ask(Before, fun(_Stream) -> tokamak_test:mailbox() end))
+    end),
+    idle(Node),
+    no_proxies(Node),
+    tokamak_test:kill(Before).
+
+%% A process with a stream of which it has taken one item.
+spawn_streamer(Node) ->
+    tokamak_test:spawn_process(fun() ->
+        Stream = tokamak:stream(count, [10, 0], #{node => Node, window => 1}),
+        {ok, 1} = tokamak:next(Stream),
+        Stream
+    end).
+
+blocked_way(Node) ->
+    Before = spawn_streamer(Node),
+    ?assertEqual([], tokamak_test:ask(Before, fun(_Stream) -> tokamak_test:mailbox() end)),
+    while_hung(Node, fun() ->
+        fill_way(Node),
+        ?assertEqual({error, timeout}, tokamak:call(echo, [1], #{node => Node, timeout => 20})),
+        ?assertEqual({error, timeout}, tokamak:await(tokamak:async(echo, [1], #{node => Node}), 20)),
+        ?assertEqual({error, timeout}, tokamak_remote:stream(Node, count, [10, 60000], 4, 20)),
+        ?assertEqual({error, timeout}, tokamak_test:ask(Before, fun(Stream) -> tokamak:next(Stream, 20) end)),
+        nothing_left()
+    end),
+    %% Once there is room again, the stream goes on where it was.
+    Sum = fun(Item, Acc) -> Item + Acc end,
+    ?assertEqual({ok, 54}, tokamak_test:ask(Before, fun(Stream) -> tokamak:fold(Sum, 0, Stream) end)),
+    idle(Node),
+    no_proxies(Node),
+    tokamak_test:kill(Before).
+
+%% Sends to a node that hangs until there is room no more, and none comes.
+fill_way(Node) ->
+    fill_way(Node, binary:copy(<<0>>, 1 bsl 20), 20).
+
+fill_way(_Node, _Data, 0) ->
+    ok;
+fill_way(Node, Data, Looks) ->
+    case erlang:send({nobody, Node}, Data, [nosuspend]) of
+        ok ->
+            fill_way(Node, Data, 20);
+        nosuspend ->
+            receive
+            after 5 -> fill_way(Node, Data, Looks - 1)
+            end
+    end.
+
+stopped_while_hung(Node) ->
+    while_hung(Node, fun() ->
+        Ref = tokamak:async(sleep, [60000], #{node => Node}),
+        fill_way(Node),
+        Blocked = tokamak:async(sleep, [60000], #{node => Node}),
+        ok = tokamak_test:quietly(fun() -> application:stop(tokamak) end),
+        ?assertEqual([{error, shutdown}, {error, shutdown}], tokamak:await_many([Ref, Blocked], 5000)),
+        nothing_left()
+    end),
+    ok = application:start(tokamak),
+    idle(Node),
+    no_proxies(Node).
+
+%% Runs a test while a node does nothing. It goes on whatever becomes of the test.
+while_hung(Node, Test) ->
+    OsPid = rpc:call(Node, os, getpid, []),
+    [] = os:cmd("kill -STOP " ++ OsPid),
+    {Tester, Monitor} = spawn_monitor(fun() ->
+        tokamak_test:wait_until(fun() -> is_stopped(OsPid) end),
+        Test()
+    end),
+    Reason =
+        receive
+            {'DOWN', Monitor, process, Tester, End} -> End
+        after 10000 -> held_up
+        end,
+    exit(Tester, kill),
+    [] = os:cmd("kill -CONT " ++ OsPid),
+    ?assertEqual(normal, Reason).
+
+%% Each thread stops when it sees the signal.
+is_stopped(OsPid) ->
+    Stats = filelib:wildcard("/proc/" ++ OsPid ++ "/task/*/stat"),
+    lists:all(
+        fun(Stat) ->
+            case file:read_file(Stat) of
+                {ok, Line} -> nomatch =/= re:run(Line, "\\) T ");
+                {error, _Ended} -> true
+            end
+        end,
+        Stats
+    ).
+
+no_proxies(Node) ->
+    tokamak_test:wait_for([], fun() -> rpc:call(Node, ?MODULE, proxies, []) end).
+
+%% The processes of this node that work for others.
+proxies() ->
+    [Process || Process <- processes(), is_proxy(process_info(Process, initial_call))].
+
+is_proxy({initial_call, {tokamak_remote, _, _}}) -> true;
+is_proxy(_) -> false.
 
 stopped(Node) ->
     Refs = [tokamak:async(sleep, [60000], #{node => Node}) || _ <- [1, 2]],
