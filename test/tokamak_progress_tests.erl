@@ -14,6 +14,7 @@ progress_test_() ->
         fun keys_are_terms/0,
         fun a_subscriber_gets_its_key_only/0,
         fun a_subscription_has_its_own_interval/0,
+        {timeout, 120, fun values_held_back_are_shown_however_often_it_happens/0},
         fun several_subscriptions_of_a_process_are_told_apart/0,
         fun after_unsubscribe_nothing_comes/0,
         fun only_the_subscriber_unsubscribes/0,
@@ -119,6 +120,25 @@ a_subscription_has_its_own_interval() ->
     ok = tokamak_progress:report(key, 1000, 1000),
     ?assertMatch([{key, 1000, 100}], received(Slow, 0)),
     ok = tokamak_progress:unsubscribe(Slow).
+
+values_held_back_are_shown_however_often_it_happens() ->
+    Ref = tokamak_progress:subscribe(key, #{interval => 2}),
+    lists:foreach(
+        fun(N) ->
+            ok = tokamak_progress:report(key, 2 * N, 10000),
+            ok = tokamak_progress:report(key, 2 * N + 1, 10000),
+            ok = shown(Ref, 2 * N + 1)
+        end,
+        lists:seq(1, 2000)
+    ),
+    finish(Ref, key).
+
+shown(Ref, Done) ->
+    receive
+        {tokamak, Ref, {progress, key, #{done := Done}}} -> ok;
+        {tokamak, Ref, _Earlier} -> shown(Ref, Done)
+    after 30000 -> error({not_shown, Done})
+    end.
 
 several_subscriptions_of_a_process_are_told_apart() ->
     [One, Two] = [subscribe(key), tokamak_progress:subscribe(all)],

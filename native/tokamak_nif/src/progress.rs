@@ -7,7 +7,7 @@
 
 use crate::atoms;
 use crate::library::{services, with_services};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::time::{ClockId, clock_gettime};
 use rustler::sys::{ErlNifEnv, ErlNifTerm};
 use rustler::{Encoder, Env, LocalPid, Resource, ResourceArc, Term};
@@ -22,8 +22,8 @@ use tokamak_core::limiter::{DEFAULT_IDLE_TIMEOUT, RateLimiter, Status, Update};
 use tokamak_core::timers::{Fired, TimerSet, TimerSink, TimerThread};
 use tokamak_core::word_hasher::WordHasher;
 
-/// Timers of a channel: it needs one, and has a few more for a moment when it is told of earlier ones.
-const MAX_TIMERS: usize = 1024;
+/// Timers of a channel: the one of its [`Alarm`].
+const MAX_TIMERS: usize = 1;
 
 /// Intervals from here on may be some milliseconds shorter.
 const ROUGH_ENOUGH: Duration = Duration::from_millis(100);
@@ -65,8 +65,20 @@ struct Channel {
     interval: Duration,
     limiter: Limiter,
     subscribers: RwLock<Subscribers>,
-    timers: Arc<TimerSet>,
+    alarm: Alarm,
     progress: Weak<Progress>,
+}
+
+/// The one timer that drives a limiter, set for the earliest of the times it was asked for.
+struct Alarm {
+    timers: Arc<TimerSet>,
+    set: Mutex<Option<SetAlarm>>,
+}
+
+struct SetAlarm {
+    /// In nanoseconds of [`now`].
+    at: u64,
+    reference: u64,
 }
 
 #[derive(Default)]
@@ -110,6 +122,40 @@ impl Subscription {
         if let Some(progress) = self.progress.upgrade() {
             progress.unsubscribe(self);
         }
+    }
+}
+
+impl Alarm {
+    fn new(timers: Arc<TimerSet>) -> Self {
+        Self {
+            timers,
+            set: Mutex::new(None),
+        }
+    }
+
+    /// Goes off at `at`, or earlier: a report and a flush that run at once may ask in either order.
+    fn ring_at(&self, at: u64, now: u64) {
+        let mut set = self.set.lock();
+        if set.as_ref().is_some_and(|set| set.at <= at) {
+            return;
+        }
+        if let Some(later) = set.take() {
+            self.timers.cancel(later.reference);
+        }
+        let delay = Duration::from_nanos(at.saturating_sub(now));
+        // Refused only by a set that is closed: there it needs no alarm any more.
+        let started = self.timers.start(delay, 0).ok();
+        *set = started.map(|reference| SetAlarm { at, reference });
+    }
+
+    /// To be called before what is due is looked for: a report that comes meanwhile sets it again.
+    fn rang(&self, timers: &[Fired]) {
+        let mut set = self.set.lock();
+        set.take_if(|set| timers.iter().any(|timer| timer.reference == set.reference));
+    }
+
+    fn close(&self) {
+        self.timers.close();
     }
 }
 
@@ -190,7 +236,7 @@ impl Progress {
             .get(interval)
             .is_some_and(|channel| channel.unsubscribe(*id, key.as_ref()));
         if is_left && let Some(channel) = others.remove(interval) {
-            channel.timers.close();
+            channel.alarm.close();
         }
     }
 
@@ -229,7 +275,7 @@ impl Channel {
                 BuildHasherDefault::default(),
             ),
             subscribers: RwLock::default(),
-            timers: TimerSet::new(timers, MAX_TIMERS, channel.clone()),
+            alarm: Alarm::new(TimerSet::new(timers, MAX_TIMERS, channel.clone())),
             progress,
         })
     }
@@ -239,15 +285,8 @@ impl Channel {
         let emit = |key: &TermView, update| self.emit(sender, key, update);
         let report = self.limiter.report(key, done, total, now, emit);
         if let Some(at) = report.wake_at {
-            self.wake_at(at, now);
+            self.alarm.ring_at(at, now);
         }
-    }
-
-    fn wake_at(&self, at: u64, now: u64) {
-        // A set that is closed or full is one whose timers nobody needs any more.
-        let _ = self
-            .timers
-            .start(Duration::from_nanos(at.saturating_sub(now)), 0);
     }
 
     /// Sends an update to all whom it concerns. The lock keeps it from one who unsubscribes.
@@ -294,21 +333,22 @@ impl Channel {
     }
 
     fn stop(&self) {
-        self.timers.close();
+        self.alarm.close();
         let subscribers = std::mem::take(&mut *self.subscribers.write());
         drop(subscribers);
     }
 }
 
 impl TimerSink for Channel {
-    fn fired(&self, _timers: &[Fired]) {
+    fn fired(&self, timers: &[Fired]) {
+        self.alarm.rang(timers);
         let Some(progress) = self.progress.upgrade() else {
             return;
         };
         let emit = |key: &TermKey, update| self.emit(Sender::Thread, key.view(), update);
         let flush = self.limiter.flush_due(now(), emit);
         if let Some(at) = flush.wake_at {
-            self.wake_at(at, now());
+            self.alarm.ring_at(at, now());
         }
         if flush.evicted > 0 {
             (progress.log)(flush.evicted);
