@@ -51,7 +51,7 @@ kind(_) ->
 adopt({Kind, Socket, _, _, _} = Source) ->
     case tokamak_loop_sup:start_adoption({self(), Source}) of
         {ok, Pid} ->
-            case hand_over(Kind, Socket, Pid) of
+            case try_to_hand_over(Kind, Socket, Pid) of
                 ok ->
                     Ref = make_ref(),
                     Monitor = monitor(process, Pid),
@@ -73,6 +73,14 @@ adopt({Kind, Socket, _, _, _} = Source) ->
             Error
     end.
 
+%% OTP raises where a socket closes half-way.
+try_to_hand_over(Kind, Socket, Pid) ->
+    try
+        hand_over(Kind, Socket, Pid)
+    catch
+        _:_ -> {error, einval}
+    end.
+
 hand_over(tcp, Socket, Pid) ->
     case listens(Socket) of
         true -> {error, einval};
@@ -83,13 +91,9 @@ hand_over(udp, Socket, Pid) ->
 hand_over(port, Port, Pid) ->
     case erlang:port_info(Port, connected) of
         {connected, Owner} when Owner =:= self() ->
-            try
-                true = erlang:port_connect(Port, Pid),
-                true = unlink(Port),
-                pass_on(Port, Pid)
-            catch
-                error:_ -> {error, einval}
-            end;
+            true = erlang:port_connect(Port, Pid),
+            true = unlink(Port),
+            pass_on(Port, Pid);
         undefined ->
             {error, einval};
         _ ->

@@ -16,6 +16,7 @@ adopt_test_() ->
             {"a port's output and exit become events", fun port/0},
             {"a port without exit_status ends with undefined", fun port_without_status/0},
             {"a raw loop, a stranger's socket, a closed and a listening one are refused", fun refused/0},
+            {"a socket that closes meanwhile is an error, and leaves no process", fun closed_meanwhile/0},
             {"wrong arguments raise badarg", fun misuse/0}
         ])
     ]).
@@ -179,6 +180,23 @@ refused() ->
     ?assertEqual({error, closed}, tokamak_loop:adopt(Loop, Client, 1)),
     ok = tokamak_loop:destroy(Raw).
 
+%% The kind was looked up while they were open.
+closed_meanwhile() ->
+    {ok, Loop} = tokamak_loop:new(#{name => ?MODULE}),
+    {_, Tcp} = connection(inet),
+    ok = gen_tcp:close(Tcp),
+    {ok, Udp} = gen_udp:open(0),
+    ok = gen_udp:close(Udp),
+    Port = open_port({spawn, "cat"}, []),
+    true = port_close(Port),
+    Before = loop_processes(),
+    [
+        ?assertEqual({error, einval}, tokamak_adoption:adopt({Kind, Closed, Loop, whereis(?MODULE), 1}))
+     || {Kind, Closed} <- [{tcp, Tcp}, {udp, Udp}, {port, Port}]
+    ],
+    tokamak_test:wait_for(Before, fun loop_processes/0),
+    ok = tokamak_loop:destroy(Loop).
+
 misuse() ->
     {ok, Loop} = tokamak_loop:new(),
     {Client, _} = connection(inet),
@@ -188,6 +206,10 @@ misuse() ->
     ok = tokamak_loop:destroy(Loop).
 
 %%% Helpers
+
+%% The processes of loops and of what they adopted.
+loop_processes() ->
+    lists:sort([Pid || {_, Pid, _, _} <- supervisor:which_children(tokamak_loop_sup)]).
 
 poll(_Loop, N) when N =< 0 -> [];
 poll(Loop, N) ->
