@@ -16,6 +16,8 @@
 
 %% Messages of a socket that are under way or wait in the loop.
 -define(WINDOW, 16).
+%% What `inet:setopts/2' says of a socket that was closed.
+-define(IS_GONE(Reason), (Reason =:= einval orelse Reason =:= closed)).
 
 -record(state, {
     kind :: kind(),
@@ -27,7 +29,9 @@
     %% Messages until the credit is used up.
     left = 0 :: non_neg_integer(),
     %% What the loop says when the last one is taken.
-    taken :: reference() | undefined
+    taken :: reference() | undefined,
+    %% 0 when the socket or port is gone: what is in the mailbox then is all there is.
+    patience = infinity :: infinity | 0
 }).
 
 %% @doc What it is; `closed': a port that is closed; `error': neither.
@@ -143,6 +147,10 @@ init({Adopter, {Kind, Socket, Loop, Server, Id}}) ->
                 {ok, Reading} ->
                     Adopter ! {Ref, ok},
                     receive_all(Reading);
+                %% It was open when it changed hands. What it gave until then is here, and in no other mailbox.
+                {error, Reason} when ?IS_GONE(Reason) ->
+                    Adopter ! {Ref, ok},
+                    gone(State);
                 {error, _} = Error ->
                     Adopter ! {Ref, Error},
                     close(State)
@@ -202,7 +210,12 @@ receive_all(#state{socket = Socket, kind = Kind, taken = Taken} = State) ->
             close(State);
         _ ->
             receive_all(State)
+    after State#state.patience ->
+        last(end_of(Kind), undefined, State)
     end.
+
+end_of(port) -> subprocess_exit;
+end_of(_) -> socket_closed.
 
 %% The one that uses up the credit is acknowledged when it is taken. One that was in the mailbox of the owner before
 %% is beyond the credit.
@@ -222,21 +235,15 @@ more(State) ->
     case give_credit(State) of
         {ok, Reading} ->
             receive_all(Reading);
-        {error, Reason} when Reason =:= einval; Reason =:= closed ->
+        {error, Reason} when ?IS_GONE(Reason) ->
             gone(State);
         {error, Reason} ->
             last(socket_error, Reason, State)
     end.
 
 %% It was closed by somebody: what it gave before that comes first.
-gone(#state{kind = port} = State) ->
-    receive
-        {Port, {exit_status, Status}} when Port =:= State#state.socket ->
-            last(subprocess_exit, Status, State)
-    after 0 -> last(subprocess_exit, undefined, State)
-    end;
 gone(State) ->
-    last(socket_closed, undefined, State).
+    receive_all(State#state{patience = 0}).
 
 last(Type, Data, #state{loop = Loop, id = Id} = State) ->
     _ = tokamak_nif:loop_deliver(Loop, Id, Type, Data, undefined),

@@ -532,7 +532,7 @@ submit_many(Loop, Calls) ->
 %% Sockets: `socket_data' with the bytes (`{IP, Port, Bin}' of gen_udp), and last, once, `socket_closed', or
 %% `socket_error' with the reason. The socket becomes binary and is read on a credit of 16 messages, which is given
 %% again when they were taken: who does not poll makes the peer wait. Messages that are in the caller's mailbox
-%% already become events, too. Writing is as ever: any process calls `gen_tcp:send/2' or `gen_udp:send/4' on the
+%% already become events, too; so do those of a peer that closes meanwhile. Writing is as ever: any process calls `gen_tcp:send/2' or `gen_udp:send/4' on the
 %% socket, and `gen_tcp:close/1'.
 %%
 %% Ports: `subprocess_stdout' with what the port gives, and `subprocess_exit' with its status, if it was opened with
@@ -541,7 +541,7 @@ submit_many(Loop, Calls) ->
 %% port that changed hands; `port_command/2' still writes.
 %%
 %% `not_supported': a raw loop. `not_owner': the calling process does not own it. `einval': it is closed, or it
-%% listens.
+%% listens; the messages of a closed one stay in the caller's mailbox.
 %%
 %% ```
 %% {ok, Loop} = tokamak_loop:new().

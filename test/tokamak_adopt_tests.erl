@@ -28,6 +28,7 @@ on_both_backends() ->
         {"TCP: a socket that somebody closes is closed once", fun closed_here/1},
         {"TCP: the socket is closed when the loop ends", fun loop_ends/1},
         {"TCP: a socket whose adopter dies half-way is closed", fun adopter_dies/1},
+        {"TCP: nothing is lost of a peer that closes while its socket is adopted", fun peer_closes_meanwhile/1},
         {"UDP: datagrams come with their sender", fun udp/1}
     ].
 
@@ -103,6 +104,38 @@ loop_ends(Backend) ->
     ok = tokamak_loop:adopt(Loop, Server, 3),
     ok = tokamak_loop:destroy(Loop),
     ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)).
+
+%% Either the socket was closed before, and its messages are where they were, or they are events.
+peer_closes_meanwhile(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    tokamak_test:repeat(300, fun() ->
+        {Client, Server} = connection(Backend),
+        ok = inet:setopts(Server, [{active, true}]),
+        Peer = spawn(fun() -> send_and_close(Client) end),
+        ok = gen_tcp:controlling_process(Client, Peer),
+        Peer ! go,
+        tokamak_test:keep_busy(rand:uniform(300)),
+        Data =
+            case tokamak_loop:adopt(Loop, Server, 3) of
+                ok -> all(Loop, []);
+                {error, einval} -> all_messages(Server)
+            end,
+        ?assertEqual({Backend, <<"hello">>}, {Backend, Data})
+    end),
+    ok = tokamak_loop:destroy(Loop).
+
+send_and_close(Client) ->
+    receive go -> ok end,
+    ok = gen_tcp:send(Client, "hello"),
+    tokamak_test:keep_busy(rand:uniform(200)),
+    gen_tcp:close(Client).
+
+all_messages(Socket) ->
+    receive
+        {tcp, Socket, Data} -> <<Data/binary, (all_messages(Socket))/binary>>;
+        {tcp_closed, Socket} -> <<>>
+    after 5000 -> error(no_end)
+    end.
 
 udp(Backend) ->
     {ok, Loop} = tokamak_loop:new(),
