@@ -372,13 +372,10 @@ await_first(Refs, Waiting, Deadline) ->
 %% Where a call stands, for who looks into the mailbox next: the end of one that `ended' is there, or was taken.
 stage(Ref) ->
     case state(Ref) of
-        {_Engine, sent} -> stage_of_sent(tokamak_remote:helper_of(Ref));
+        {_Engine, sent} -> tokamak_remote:stage(Ref);
         {_Engine, cancelled} -> ended;
         {_Engine, State} -> State
     end.
-
-stage_of_sent({ok, _Helper}) -> running;
-stage_of_sent(none) -> ended.
 
 %% An end that is being sent comes, or was taken by the caller before the native side knew it sent.
 patience(States, TimeLeft) ->
@@ -492,8 +489,8 @@ stream(Op, Args) ->
 
 %% @doc Opens a stream of the calling process. Its producer runs ahead of its consumer by `window' items (16) and then
 %% waits. Does not wait itself, except for another node: that has five seconds to open the stream, then it is
-%% `{error, timeout}'. An error can be passed on to {@link next/2} and {@link fold/3}, which return it. The option `node'
-%% is that of {@link call/3}.
+%% `{error, timeout}'. An error can be passed on to {@link next/2} and {@link fold/3}, which return it. The option
+%% `node' is that of {@link call/3}.
 %%
 %% ```
 %% Stream = tokamak:stream(count, [2, 0], #{window => 4}).

@@ -8,7 +8,7 @@
 -module(tokamak_remote).
 
 -export([node_for/2]).
--export([create_table/0, shut_down/0, call/4, async/4, helper_of/1, await/3, stop/2]).
+-export([create_table/0, shut_down/0, call/4, async/4, helper_of/1, stage/1, await/3, stop/2]).
 -export([stream/5, is_stream/1, next/2, close/1]).
 -export([serve_call/4, serve_stream/5]).
 
@@ -134,7 +134,7 @@ attempt(Start) ->
     end.
 
 %% Asynchronous calls: a helper process here waits for the remote call, so that its end, a lost node included, is one
-%% message. It stands in a table until that message is sent.
+%% message. It stands in a table until that message is sent, and is marked there before.
 
 %% @private The supervisor owns the table of asynchronous calls.
 -spec create_table() -> ok.
@@ -142,12 +142,13 @@ create_table() ->
     ?TABLE = ets:new(?TABLE, [named_table, public, {write_concurrency, true}]),
     ok.
 
-%% @doc Makes the remote call of an asynchronous one, whose reference is given. `shutdown': the application does not run.
+%% @doc Makes the remote call of an asynchronous one, whose reference is given. `shutdown': the application does not
+%% run.
 -spec async(reference(), node(), tokamak:op(), [term()]) -> ok | {error, shutdown}.
 async(Ref, Node, Op, Args) ->
     Caller = self(),
     Helper = spawn(fun() -> helper(Caller, Ref, Node, Op, Args) end),
-    try ets:insert(?TABLE, {Ref, Helper}) andalso ets:member(?TABLE, closed) of
+    try ets:insert(?TABLE, {Ref, Helper, running}) andalso ets:member(?TABLE, closed) of
         false ->
             Helper ! go,
             ok;
@@ -166,7 +167,7 @@ async(Ref, Node, Op, Args) ->
 -spec shut_down() -> ok.
 shut_down() ->
     true = ets:insert(?TABLE, {closed, self()}),
-    Helpers = [Helper || {Ref, Helper} <- ets:tab2list(?TABLE), Ref =/= closed],
+    Helpers = [Helper || {_Ref, Helper, _Stage} <- ets:tab2list(?TABLE)],
     Monitors = [monitor(process, Helper) || Helper <- Helpers],
     _ = [Helper ! shutdown || Helper <- Helpers],
     lists:foreach(fun(Monitor) -> receive {'DOWN', Monitor, process, _, _} -> ok end end, Monitors).
@@ -177,7 +178,7 @@ helper(Caller, Ref, Node, Op, Args) ->
     Application = monitor(process, tokamak_sup),
     receive
         go -> await_call(Caller, Ref, {CallerMonitor, Application}, start_call(Node, Op, Args));
-        shutdown -> Caller ! {tokamak, Ref, {error, shutdown}};
+        shutdown -> send_end(Caller, Ref, {error, shutdown});
         {'DOWN', CallerMonitor, process, Caller, _Reason} -> ok
     end,
     forget(Ref).
@@ -185,16 +186,29 @@ helper(Caller, Ref, Node, Op, Args) ->
 await_call(Caller, Ref, {CallerMonitor, Application}, {Alias, Worker, Monitor}) ->
     receive
         {tokamak, Alias, End} ->
-            Caller ! {tokamak, Ref, End};
+            send_end(Caller, Ref, End);
         {'DOWN', Monitor, process, Worker, Reason} ->
-            Caller ! {tokamak, Ref, lost(Reason)};
+            send_end(Caller, Ref, lost(Reason));
         shutdown ->
-            Caller ! {tokamak, Ref, {error, shutdown}};
+            send_end(Caller, Ref, {error, shutdown});
         %% It was killed.
         {'DOWN', Application, process, _, _Reason} ->
-            Caller ! {tokamak, Ref, {error, shutdown}};
+            send_end(Caller, Ref, {error, shutdown});
         {'DOWN', CallerMonitor, process, Caller, _Reason} ->
             ok
+    end.
+
+send_end(Caller, Ref, End) ->
+    _ = mark_sending(Ref),
+    Caller ! {tokamak, Ref, End},
+    ok.
+
+mark_sending(Ref) ->
+    try
+        ets:update_element(?TABLE, Ref, {3, sending})
+    catch
+        %% The application has stopped.
+        error:badarg -> false
     end.
 
 forget(Ref) ->
@@ -208,39 +222,58 @@ forget(Ref) ->
 %% @doc The process that makes a call that has not ended.
 -spec helper_of(reference()) -> {ok, pid()} | none.
 helper_of(Ref) ->
+    case look_up(Ref) of
+        {Helper, _Stage} -> {ok, Helper};
+        none -> none
+    end.
+
+%% @doc Where a call stands: the end of one that `ended' was sent.
+-spec stage(reference()) -> running | sending | ended.
+stage(Ref) ->
+    case look_up(Ref) of
+        {_Helper, Stage} -> Stage;
+        none -> ended
+    end.
+
+look_up(Ref) ->
     try ets:lookup(?TABLE, Ref) of
-        [{Ref, Helper}] -> {ok, Helper};
+        [{Ref, Helper, Stage}] -> {Helper, Stage};
         [] -> none
     catch
         error:badarg -> none
     end.
 
-%% @doc Waits for the end of a call; after the time-out it is cancelled.
+%% @doc Waits for the end of a call; after the time-out it is cancelled. The caller may have taken the end itself, while
+%% the helper still stood in the table.
 -spec await(pid(), reference(), timeout()) -> tokamak:result().
 await(Helper, Ref, Timeout) ->
+    Monitor = monitor(process, Helper),
     receive
-        {tokamak, Ref, End} -> End
+        {tokamak, Ref, End} ->
+            demonitor(Monitor, [flush]),
+            End;
+        {'DOWN', Monitor, process, Helper, _Reason} ->
+            stopped(Ref, {error, closed})
     after Timeout ->
-        case stop(Helper, Ref) of
-            {ok, End} -> End;
-            none -> {error, timeout}
+        exit(Helper, kill),
+        receive
+            {'DOWN', Monitor, process, Helper, _Reason} -> stopped(Ref, {error, timeout})
         end
     end.
 
-%% @doc Cancels a call; its end, if that was faster.
--spec stop(pid(), reference()) -> {ok, tokamak:result()} | none.
-stop(Helper, Ref) ->
-    Monitor = monitor(process, Helper),
-    exit(Helper, kill),
-    receive
-        {'DOWN', Monitor, process, Helper, _Reason} -> ok
-    end,
+%% Now that the helper is dead, what it sent is here.
+stopped(Ref, Otherwise) ->
     _ = forget(Ref),
-    %% Now that it is dead, what it sent is here.
     receive
-        {tokamak, Ref, End} -> {ok, End}
-    after 0 -> none
+        {tokamak, Ref, End} -> End
+    after 0 -> Otherwise
     end.
+
+%% @doc Cancels a call; nothing of it comes any more.
+-spec stop(pid(), reference()) -> ok.
+stop(Helper, Ref) ->
+    _ = await(Helper, Ref, 0),
+    ok.
 
 %% Streams: a relay, a process on the consumer's node, asks the proxy, which answers with the items that are there,
 %% one at least and a window at most. Whatever comes waits in the relay until the consumer wants it: each time it does,

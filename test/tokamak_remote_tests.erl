@@ -19,6 +19,7 @@ remote_test_() ->
                 {"a call that times out is cancelled over there", fun timeout/1},
                 {"an asynchronous call ends by one message", fun async/1},
                 {"await and cancel leave nothing in the mailbox", fun await_and_cancel/1},
+                {"an end that its caller took is not waited for again", fun taken_end/1},
                 {"a dead caller takes its call with it", fun dead_caller/1},
                 {"a stream comes in order and ends once", fun stream/1},
                 {"a stream is produced on credit", fun credit/1},
@@ -115,6 +116,39 @@ await_and_cancel(Node) ->
     ?assertEqual({ok, ok}, tokamak:await(Mine)),
     idle(Node),
     nothing_left().
+
+%% A helper that has sent its end, and not ended itself, is played by another process.
+taken_end(Node) ->
+    InAwait = fun(Caller, Helper) ->
+        {monitored_by, Watchers} = process_info(Helper, monitored_by),
+        lists:member(Caller, Watchers)
+    end,
+    InAwaitAny = fun(Caller, _Helper) ->
+        process_info(Caller, current_function) =:= {current_function, {tokamak, await_first, 3}}
+    end,
+    await_taken(Node, InAwait, fun(Ref) -> ?assertEqual({error, closed}, tokamak:await(Ref, infinity)) end),
+    await_taken(Node, InAwaitAny, fun(Ref) ->
+        ?assertEqual({Ref, {error, closed}}, tokamak:await_any([Ref], infinity))
+    end),
+    nothing_left().
+
+await_taken(Node, IsWaiting, Await) ->
+    Ref = tokamak:async(echo, [1], #{node => Node}),
+    receive {tokamak, Ref, {ok, 1}} -> ok end,
+    tokamak_test:wait_until(fun() -> tokamak_remote:helper_of(Ref) =:= none end),
+    Helper = spawn(fun() ->
+        receive
+            go_on -> ets:delete(tokamak_remote, Ref)
+        end
+    end),
+    true = ets:insert(tokamak_remote, {Ref, Helper, sending}),
+    Caller = self(),
+    _ = spawn(fun() ->
+        tokamak_test:wait_until(fun() -> IsWaiting(Caller, Helper) end),
+        Helper ! go_on
+    end),
+    Await(Ref),
+    ?assertEqual(none, tokamak_remote:helper_of(Ref)).
 
 dead_caller(Node) ->
     {Caller, Monitor} = spawn_monitor(fun() ->
