@@ -20,10 +20,11 @@
 -define(ASK_AGAIN, 10).
 
 %% @doc The node that serves an operation: this one, when it is meant or preferred.
--spec node_for(node() | any, module()) -> node() | {error, nodedown}.
+-spec node_for(node() | any, module()) -> node() | {error, nodedown | shutdown}.
 node_for(any, Engine) ->
     case tokamak_call:ensure(Engine, any) of
         ok -> node();
+        {error, shutdown} = Error -> Error;
         {error, _} -> any_other(pg:get_members(tokamak, {engine, Engine}))
     end;
 node_for(Node, _Engine) ->

@@ -14,6 +14,7 @@ remote_test_() ->
          || {Title, Test} <- [
                 {"a call runs on the node it names", fun call/1},
                 {"any prefers this node", fun any_is_local/1},
+                {"any is refused while the application is stopped", fun any_while_stopped/1},
                 {"any finds a node that has the engine", fun any_is_remote/1},
                 {"wrong arguments and unknown operations are errors", fun errors/1},
                 {"a call that times out is cancelled over there", fun timeout/1},
@@ -67,6 +68,19 @@ call(Node) ->
 
 any_is_local(_Node) ->
     ?assertEqual({ok, 1}, tokamak:call(echo, [1], #{node => any})).
+
+any_while_stopped(_Node) ->
+    ok = tokamak_test:quietly(fun() -> application:stop(tokamak) end),
+    Engine = tokamak_remote_tests_engine,
+    Options = #{node => any},
+    Ends = [
+        [tokamak:call(Op, [1], Options), tokamak:await(tokamak:async(Op, [1], Options))]
+     || Op <- [echo, {Engine, echo}]
+    ],
+    Stream = tokamak:stream({Engine, count}, [1, 0], Options),
+    ok = application:start(tokamak),
+    ?assertEqual(lists:duplicate(5, {error, shutdown}), [Stream | lists:append(Ends)]),
+    nothing_left().
 
 any_is_remote(Node) ->
     %% The engine is asked for by a name that only the other node announces.
