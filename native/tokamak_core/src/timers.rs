@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Timers: a wheel for each event loop and one thread that advances the wheels that are due.
 //!
-//! The thread sleeps until the earliest deadline of all wheels, and for ever when there is none.
+//! The thread sleeps until the earliest deadline of all wheels, and for ever when there is none. The
+//! order of locks is wheel, then agenda.
 
 use crate::timer_wheel::{MAX_TIMERS, TimerKey, TimerWheel};
 use parking_lot::{Condvar, Mutex};
-use std::cmp::{Ordering as Order, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 const KEY_BITS: u32 = MAX_TIMERS.trailing_zeros();
 /// Bits of the part that tells uses apart: 2^35 timers pass before a reference could come again.
 const SEQUENCE_BITS: u32 = 35;
+
+/// The time of a visit that is not wanted.
+const NEVER: u64 = u64::MAX;
 
 /// One counter for the timers of all sets, so that no two sets ever give the same reference.
 static SEQUENCE: AtomicU64 = AtomicU64::new(1);
@@ -62,7 +66,7 @@ pub trait TimerSink: Send + Sync {
 
 struct Wheel {
     timers: TimerWheel<Fired>,
-    /// When the timer thread will come by itself; `u64::MAX`: never.
+    /// When the timer thread will come by itself, or [`NEVER`].
     visit: u64,
 }
 
@@ -91,7 +95,7 @@ impl TimerSet {
         Arc::new_cyclic(|this| Self {
             wheel: Mutex::new(Wheel {
                 timers: TimerWheel::new(thread.clock.now()),
-                visit: u64::MAX,
+                visit: NEVER,
             }),
             limit: limit.min(MAX_TIMERS),
             closed: AtomicBool::new(false),
@@ -120,10 +124,9 @@ impl TimerSet {
             callback_id,
             reference: reference(sequence, key),
         });
-        let visit = wheel.earlier_visit();
-        drop(wheel);
-        if let Some(at) = visit {
-            self.thread.visit(at, self.this.clone());
+        let next = wheel.next_visit();
+        if next < wheel.visit {
+            self.agree(&mut wheel, next);
         }
         Ok(reference(sequence, key))
     }
@@ -158,14 +161,15 @@ impl TimerSet {
         let mut wheel = self.wheel.lock();
         self.closed.store(true, Ordering::Relaxed);
         wheel.timers = TimerWheel::new(self.thread.clock.now());
+        self.agree(&mut wheel, NEVER);
     }
 
-    /// Fires what is due at `now` and returns when to come again.
-    fn advance(&self, now: u64, fired: &mut Vec<Fired>) -> Option<u64> {
+    /// Fires what is due at `now` and has the thread come again for the next.
+    fn advance(&self, now: u64, fired: &mut Vec<Fired>) {
         let mut wheel = self.wheel.lock();
         wheel.timers.advance(now, fired);
-        let next = wheel.timers.next_deadline();
-        wheel.visit = next.unwrap_or(u64::MAX);
+        let next = wheel.next_visit();
+        self.agree(&mut wheel, next);
         drop(wheel);
         if !fired.is_empty()
             && let Some(sink) = self.sink.upgrade()
@@ -173,18 +177,29 @@ impl TimerSet {
             sink.fired(fired);
         }
         fired.clear();
-        next
+    }
+
+    /// Puts the one visit that the thread owes to this set at another time. Under the lock of the
+    /// wheel, so that the visits that two threads agree on do not both stay in the agenda.
+    fn agree(&self, wheel: &mut Wheel, at: u64) {
+        let before = mem::replace(&mut wheel.visit, at);
+        if (before, at) != (NEVER, NEVER) {
+            self.thread.move_visit(&self.this, before, at);
+        }
+    }
+}
+
+impl Drop for TimerSet {
+    /// A visit that stayed in the agenda would keep the memory of the set until its time.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 impl Wheel {
-    /// The time of a visit that has to be asked for because the one agreed on would be too late.
-    fn earlier_visit(&mut self) -> Option<u64> {
-        let next = self.timers.next_deadline()?;
-        (next < self.visit).then(|| {
-            self.visit = next;
-            next
-        })
+    /// When the timers that are set now need the thread.
+    fn next_visit(&self) -> u64 {
+        self.timers.next_deadline().unwrap_or(NEVER)
     }
 }
 
@@ -197,34 +212,12 @@ fn key_of(reference: u64) -> TimerKey {
     TimerKey::from_index((reference & ((1 << KEY_BITS) - 1)) as u32)
 }
 
-/// A visit that the timer thread owes to a set.
-struct Visit {
-    at: u64,
-    set: Weak<TimerSet>,
-}
-
-impl PartialEq for Visit {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Visit {}
-
-impl PartialOrd for Visit {
-    fn partial_cmp(&self, other: &Self) -> Option<Order> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Visit {
-    fn cmp(&self, other: &Self) -> Order {
-        self.at.cmp(&other.at)
-    }
-}
+/// When a set is visited, and the set's address, which tells sets visited at the same time apart.
+type VisitKey = (u64, usize);
 
 struct Agenda {
-    visits: BinaryHeap<Reverse<Visit>>,
+    /// At most one of each set.
+    visits: BTreeMap<VisitKey, Weak<TimerSet>>,
     /// Until when the thread sleeps; 0 while it is at work.
     sleeps_until: u64,
     stopped: bool,
@@ -246,7 +239,7 @@ impl TimerThread {
         let this = Arc::new(Self {
             clock: Clock::new(),
             agenda: Mutex::new(Agenda {
-                visits: BinaryHeap::new(),
+                visits: BTreeMap::new(),
                 sleeps_until: 0,
                 stopped: false,
             }),
@@ -265,10 +258,14 @@ impl TimerThread {
         self.changed.notify_one();
     }
 
-    fn visit(&self, at: u64, set: Weak<TimerSet>) {
+    fn move_visit(&self, set: &Weak<TimerSet>, from: u64, to: u64) {
+        let address = set.as_ptr().addr();
         let mut agenda = self.agenda.lock();
-        agenda.visits.push(Reverse(Visit { at, set }));
-        let wake = at < agenda.sleeps_until;
+        agenda.visits.remove(&(from, address));
+        if to != NEVER {
+            agenda.visits.insert((to, address), set.clone());
+        }
+        let wake = to < agenda.sleeps_until;
         drop(agenda);
         if wake {
             self.changed.notify_one();
@@ -278,10 +275,8 @@ impl TimerThread {
     fn run(&self) {
         let mut fired = Vec::new();
         while let Some(set) = self.wait_for_due() {
-            if let Some(set) = set.upgrade()
-                && let Some(at) = set.advance(self.clock.now(), &mut fired)
-            {
-                self.visit(at, Arc::downgrade(&set));
+            if let Some(set) = set.upgrade() {
+                set.advance(self.clock.now(), &mut fired);
             }
         }
     }
@@ -293,16 +288,17 @@ impl TimerThread {
             if agenda.stopped {
                 return None;
             }
-            let Some(Reverse(next)) = agenda.visits.peek() else {
-                agenda.sleeps_until = u64::MAX;
+            let Some(next) = agenda.visits.first_entry() else {
+                agenda.sleeps_until = NEVER;
                 self.changed.wait(&mut agenda);
                 continue;
             };
-            let at = next.at;
+            let at = next.key().0;
             let now = self.clock.now();
             if at <= now {
+                let set = next.remove();
                 agenda.sleeps_until = 0;
-                return agenda.visits.pop().map(|Reverse(visit)| visit.set);
+                return Some(set);
             }
             agenda.sleeps_until = at;
             let left = Duration::from_nanos(at - now);
@@ -386,6 +382,43 @@ mod tests {
         assert_eq!(set.start(Duration::ZERO, 1), Err(NotStarted::Overloaded));
         set.close();
         assert_eq!(set.start(Duration::ZERO, 1), Err(NotStarted::Closed));
+    }
+
+    fn visits(set: &TimerSet) -> usize {
+        set.thread.agenda.lock().visits.len()
+    }
+
+    #[test]
+    fn a_set_that_is_closed_or_gone_leaves_nothing_in_the_agenda() {
+        let (set, _fires, channel) = set(1);
+        let sink: Weak<Channel> = Arc::downgrade(&channel);
+        let day = Duration::from_secs(86_400);
+        for number in 0..1000 {
+            let short_lived = TimerSet::new(&set.thread, 1, sink.clone());
+            assert!(short_lived.start(day, number).is_ok());
+            assert_eq!(visits(&set), 1);
+            if number % 2 == 0 {
+                short_lived.close();
+                assert_eq!(visits(&set), 0);
+            }
+        }
+        assert_eq!(visits(&set), 0);
+    }
+
+    #[test]
+    fn a_set_has_one_visit_in_the_agenda_however_many_timers_it_had() {
+        let (set, fires, _channel) = set(1000);
+        for hours in (1..=100).rev() {
+            let delay = Duration::from_secs(hours * 3600);
+            assert!(set.start(delay, hours).is_ok());
+        }
+        for round in 0..100 {
+            assert!(set.start(Duration::from_micros(100), round).is_ok());
+            let fired = fires.recv_timeout(Duration::from_secs(10));
+            assert_eq!(fired.expect("it fires").0.callback_id, round);
+        }
+        assert_eq!(set.len(), 100);
+        assert_eq!(visits(&set), 1);
     }
 
     #[test]
