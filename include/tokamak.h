@@ -88,7 +88,7 @@ typedef struct {
     uint32_t version;
     uint32_t size;
 
-    /* Reserves count callback ids: the first one, or 0 when there are not so many left. Any thread. */
+    /* Reserves count callback ids, at most 2^40: the first one, or 0 when there are not so many left. Any thread. */
     uint64_t (*id_reserve)(uint64_t count);
 
     /* Takes a reference to the loop that a term of the running NIF call stands for, or NULL. */

@@ -20,7 +20,7 @@ next() ->
     tokamak_nif:id_next().
 
 %% @doc Reserves `Count' consecutive ids and returns the first: `First' to `First + Count - 1' are the
-%% caller's. Raises `badarg' when `Count' is not positive, or more than there are left.
+%% caller's. Raises `badarg' when `Count' is not positive, above 2^40, or more than there are left.
 %%
 %% ```
 %% First = tokamak_id:next(100).
@@ -30,7 +30,7 @@ next() ->
 next(Count) when is_integer(Count), Count >= 1 ->
     case tokamak_nif:id_reserve(Count) of
         First when is_integer(First) -> First;
-        badarg -> ?EXPLAINED([Count], #{1 => "more than there are left"})
+        badarg -> ?EXPLAINED([Count], #{1 => "above 2^40, or more than there are left"})
     end;
 next(Count) ->
     ?BADARG([Count], [count]).

@@ -10,7 +10,8 @@ id_test_() ->
         {"ids increase", fun ids_increase/0},
         {"a block of ids is its caller's alone", fun a_block_is_its_callers/0},
         {"ids of many processes and of native threads are never the same", fun ids_are_unique/0},
-        {"a count that cannot be is refused and costs no id", fun a_wrong_count_is_refused/0}
+        {"a count that cannot be is refused and costs no id", fun a_wrong_count_is_refused/0},
+        {"no block takes the ids of all others", fun no_block_takes_the_ids_of_others/0}
     ]).
 
 the_first_id_is_1() ->
@@ -61,3 +62,12 @@ a_wrong_count_is_refused() ->
      || Count <- [0, -1, 1.0, one, <<1>>, 1 bsl 63, 1 bsl 64, 1 bsl 100, 16#7FFFFFFFFFFFFFFF]
     ],
     ?assertEqual(Before + 1, tokamak_id:next()).
+
+no_block_takes_the_ids_of_others() ->
+    Peer = tokamak_test:start_peer(),
+    Next = fun(Arguments) -> peer:call(Peer, tokamak_id, next, Arguments) end,
+    ?assertError(badarg, Next([(1 bsl 63) - 10])),
+    ?assertError(badarg, Next([(1 bsl 40) + 1])),
+    ?assertEqual(1, Next([1 bsl 40])),
+    ?assertEqual(1 + (1 bsl 40), Next([])),
+    peer:stop(Peer).

@@ -6,6 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The largest id a callback may have: what a signed 64-bit integer holds.
 pub const MAX_ID: u64 = i64::MAX as u64;
 
+/// Where the last block ends: single ids, of which there is always a next, have the rest for themselves.
+const BLOCKS_END: u64 = MAX_ID / 2;
+
+/// The most ids of one block, so that no caller takes those of all others.
+const MAX_BLOCK: u64 = 1 << 40;
+
 /// A source of ids that are unique and increasing for as long as it lives.
 #[derive(Debug)]
 pub struct IdCounter {
@@ -25,10 +31,13 @@ impl IdCounter {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Reserves the block `first..first + count` and returns `first`, or `None` where the ids that
-    /// are left do not suffice (the counter then stands where it stood).
+    /// Reserves the block `first..first + count` and returns `first`, or `None` where `count` is above
+    /// 2^40 or the ids that are left do not suffice (the counter then stands where it stood).
     pub fn reserve(&self, count: u64) -> Option<u64> {
-        let available = |next: u64| next.checked_add(count).filter(|end| *end <= MAX_ID);
+        if count > MAX_BLOCK {
+            return None;
+        }
+        let available = |next: u64| next.checked_add(count).filter(|end| *end <= BLOCKS_END);
         self.next
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, available)
             .ok()
@@ -64,6 +73,15 @@ mod tests {
         assert_eq!(ids.reserve(u64::MAX), None);
         assert_eq!(ids.reserve(MAX_ID), None);
         assert_eq!(ids.next(), 1);
+    }
+
+    #[test]
+    fn after_all_blocks_there_is_a_next_id() {
+        let ids = IdCounter::new();
+        let last = (0..1 << 23).map_while(|_| ids.reserve(MAX_BLOCK)).last();
+        assert!(last.is_some_and(|first| first + MAX_BLOCK <= BLOCKS_END));
+        assert_eq!(ids.reserve(MAX_BLOCK), None);
+        assert!(ids.next() <= BLOCKS_END);
     }
 
     #[test]
