@@ -17,7 +17,7 @@
 run(Interval, Count) ->
     Keys = watch_keys(Count),
     try
-        refresh(Interval, Count, sample(), is_terminal())
+        refresh(Keys, Interval, Count, sample(), is_terminal())
     after
         stop_watching(Keys)
     end.
@@ -49,20 +49,23 @@ is_terminal() ->
 sample() ->
     {erlang:monotonic_time(millisecond), tokamak_stats:stats()}.
 
-refresh(Interval, Count, {Then, Before}, IsTerminal) ->
-    IsOver = wait(Interval),
+refresh(Keys, Interval, Count, {Then, Before}, IsTerminal) ->
+    IsOver = wait(Keys, Interval),
     {Now, Stats} = Sample = sample(),
     Screen = screen(Stats, Before, max(1, Now - Then) / 1000),
     ok = io:put_chars([[?CLEAR || IsTerminal], Screen, [hint(Count) || IsTerminal]]),
     case Count of
         _ when IsOver; Count =:= 1 -> ok;
-        infinity -> refresh(Interval, Count, Sample, IsTerminal);
-        _ -> refresh(Interval, Count - 1, Sample, IsTerminal)
+        infinity -> refresh(Keys, Interval, Count, Sample, IsTerminal);
+        _ -> refresh(Keys, Interval, Count - 1, Sample, IsTerminal)
     end.
 
-wait(Interval) ->
+wait(none, Interval) ->
+    ok = timer:sleep(Interval),
+    false;
+wait(Keys, Interval) ->
     receive
-        {_Keys, pressed} -> true
+        {Keys, pressed} -> true
     after Interval -> false
     end.
 

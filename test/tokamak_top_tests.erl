@@ -12,6 +12,7 @@ top_test_() ->
         fun a_terminal_is_cleared_for_each_screen/0,
         fun enter_ends_it/0,
         fun the_end_of_the_input_ends_it/0,
+        fun messages_of_the_caller_stay_its_own/0,
         fun wrong_options_are_explained/0
     ]).
 
@@ -50,6 +51,17 @@ enter_ends_it() ->
 the_end_of_the_input_ends_it() ->
     {ok, Shown} = shown(#{interval => 10}, lines([])),
     ?assertMatch([_ | _], screens(Shown)).
+
+messages_of_the_caller_stay_its_own() ->
+    Leader = spawn_link(fun() -> serve(lines([]), []) end),
+    true = group_leader(Leader, self()),
+    Messages = [{Sender, pressed} || Sender <- [button, none, Leader]],
+    [self() ! Message || Message <- Messages],
+    ok = tokamak:top(#{interval => 10, count => 2}),
+    ok = tokamak:top(#{interval => 10}),
+    ?assertEqual(Messages, [receive Message -> Message after 0 -> lost end || _ <- Messages]),
+    Leader ! {written, self()},
+    ?assertMatch(N when N > 2, receive {written, Text} -> length(screens(Text)) after 10000 -> none end).
 
 wrong_options_are_explained() ->
     ?assertError(badarg, tokamak:top(#{interval => 0})),
