@@ -249,9 +249,12 @@ stop_waiting(Loop, Reference) ->
     end.
 
 poll_raw(Loop, Deadline) ->
-    case drain(Loop) of
+    flush_ready(Loop),
+    case tokamak_nif:loop_drain(Loop, 0, true) of
         {error, _} = Error ->
             Error;
+        not_owner ->
+            ?NOT_OWNER([Loop, Deadline]);
         {more, []} ->
             poll_raw(Loop, Deadline);
         {empty, []} ->
@@ -267,7 +270,7 @@ poll_raw(Loop, Deadline) ->
 -spec drain(loop()) -> {more | empty, [event()]} | {error, closed | not_supported}.
 drain(Loop) ->
     flush_ready(Loop),
-    case tokamak_nif:loop_drain(Loop, 0) of
+    case tokamak_nif:loop_drain(Loop, 0, false) of
         not_owner -> ?NOT_OWNER([Loop]);
         badarg -> ?BADARG([Loop], [loop]);
         Result -> Result
@@ -290,7 +293,7 @@ drain(Loop) ->
     {more | empty, [event()]} | {error, closed | not_supported}.
 drain(Loop, Max) when is_integer(Max), Max >= 1, Max =< 16#7FFFFFFF ->
     flush_ready(Loop),
-    case tokamak_nif:loop_drain(Loop, Max) of
+    case tokamak_nif:loop_drain(Loop, Max, false) of
         not_owner -> ?NOT_OWNER([Loop, Max]);
         badarg -> ?BADARG([Loop, Max], [loop, size]);
         Result -> Result

@@ -28,7 +28,7 @@
     loop_open/4,
     loop_close/1,
     loop_owner/1,
-    loop_drain/2,
+    loop_drain/3,
     loop_poll/2,
     loop_stop_waiting/1,
     loop_dispatch/1,
@@ -175,8 +175,9 @@ loop_close(_Loop) -> ?STUB.
 -spec loop_owner(term()) -> {raw | supervised, pid()} | error() | badarg.
 loop_owner(_Loop) -> ?STUB.
 
--spec loop_drain(term(), non_neg_integer()) -> {more | empty, [event()]} | error() | not_owner | badarg.
-loop_drain(_Loop, _Max) -> ?STUB.
+-spec loop_drain(term(), Max :: non_neg_integer(), Polls :: boolean()) ->
+    {more | empty, [event()]} | error() | not_owner | badarg.
+loop_drain(_Loop, _Max, _Polls) -> ?STUB.
 
 -spec loop_poll(term(), reference() | undefined) -> [event()] | waiting | more | raw | error() | badarg.
 loop_poll(_Loop, _Reference) -> ?STUB.

@@ -25,6 +25,8 @@ ready() ->
         {"an empty loop drains to nothing", fun nothing_to_drain/1},
         {"timers and descriptors send the same one ready", fun all_sources_one_ready/1},
         {"poll does both for the owner", fun poll_of_the_owner/1},
+        {"poll tells of what is ready whatever the last one left", fun poll_after_more/1},
+        {"a poll that waits is told of what is ready, though the last drain said more", fun poll_waits_after_more/1},
         {"max_queue bounds what is not drained", fun max_queue_is_exact/1}
     ].
 
@@ -128,6 +130,28 @@ poll_of_the_owner(Backend) ->
     Timer = tokamak_loop:start_timer(Loop, 10, 2),
     ?assertEqual([{2, timer, Timer}], tokamak_loop:poll(Loop, infinity)),
     ?assertEqual([], tokamak_test:mailbox()).
+
+%% As many descriptors as a poll takes at most: what it took was all, but it cannot know.
+poll_after_more(Backend) ->
+    Loop = raw_loop(Backend),
+    Pipes = [readable_pipe(Loop, Id) || Id <- lists:seq(1, 1024)],
+    [?assertNotEqual([], tokamak_loop:poll(Loop, 5000)) || _ <- lists:seq(1, 20)],
+    [ok = tokamak_fd:close(Fd) || {Read, Write} <- Pipes, Fd <- [Read, Write]].
+
+poll_waits_after_more(Backend) ->
+    Loop = raw_loop(Backend),
+    {_, _} = readable_pipe(Loop, 1),
+    ok = ready(Loop),
+    ?assertEqual({more, [{1, read, undefined}]}, tokamak_loop:drain(Loop, 1)),
+    ?assertEqual([{1, read, undefined}], tokamak_loop:poll(Loop, infinity)),
+    ?assertEqual({more, [{1, read, undefined}]}, tokamak_loop:drain(Loop, 1)),
+    ?assertEqual([{1, read, undefined}], tokamak_loop:poll(Loop, 0)).
+
+readable_pipe(Loop, Id) ->
+    {Read, Write} = tokamak_test:pipe(),
+    {ok, 1} = tokamak_fd:write(Write, <<"x">>),
+    ok = tokamak_loop:add_reader(Loop, Read, Id),
+    {Read, Write}.
 
 max_queue_is_exact(Backend) ->
     Loop = raw_loop(#{backend => Backend, max_queue => 3}),

@@ -106,11 +106,13 @@ fn consume_timeslice(consumer: Sender, count: usize) {
 }
 
 impl EventLoop {
-    /// The owner of a raw loop takes up to `max` events.
-    pub fn drain<'a>(&self, env: Env<'a>, max: usize) -> Drained<'a> {
+    /// The owner of a raw loop takes up to `max` events. One that polls comes back by each call: it finds
+    /// nothing only where nothing is ready.
+    pub fn drain<'a>(&self, env: Env<'a>, max: usize, polls: bool) -> Drained<'a> {
         self.wakes.arrived();
         let mut state = self.drain.lock();
-        if !std::mem::replace(&mut state.unfinished, true) {
+        let mut unfinished = std::mem::replace(&mut state.unfinished, true);
+        if !unfinished {
             self.recheck(Sender::Process(env), &mut state, Consumer::Reader);
         }
         self.descriptors.collect(self);
@@ -127,6 +129,10 @@ impl EventLoop {
             );
             if allowance.is_used_up() {
                 break true;
+            }
+            if polls && terms.is_empty() && std::mem::take(&mut unfinished) {
+                self.recheck(Sender::Process(env), &mut state, Consumer::Reader);
+                continue;
             }
             if terms.is_empty() && self.looks_longer(Sender::Process(env), &mut state, &mut looked)
             {

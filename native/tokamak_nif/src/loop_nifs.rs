@@ -18,7 +18,7 @@ use tokamak_core::event_id::MAX_ID;
 use tokamak_core::queue::Refused;
 use tokamak_core::timers::NotStarted;
 
-entry::nifs! { loop_drain: 2, loop_poll: 2, loop_dispatch: 1, loop_dispatched: 2, loop_selected: 2, loop_post: 4, timer_start: 3, timer_cancel: 2 }
+entry::nifs! { loop_drain: 3, loop_poll: 2, loop_dispatch: 1, loop_dispatched: 2, loop_selected: 2, loop_post: 4, timer_start: 3, timer_cancel: 2 }
 
 /// The type of the handles of loops.
 pub static HANDLES: HandleType<EventLoop> = HandleType::new();
@@ -129,8 +129,8 @@ fn loop_owner<'a>(env: Env<'a>, handle: Term<'a>) -> Term<'a> {
     })
 }
 
-fn loop_drain<'a>(env: Env<'a>, [handle, max]: [Term<'a>; 2]) -> Term<'a> {
-    let Ok(max) = max.decode::<usize>() else {
+fn loop_drain<'a>(env: Env<'a>, [handle, max, polls]: [Term<'a>; 3]) -> Term<'a> {
+    let (Ok(max), Ok(polls)) = (max.decode::<usize>(), polls.decode::<bool>()) else {
         return atoms::badarg().encode(env);
     };
     with_loop(handle, |event_loop| {
@@ -141,7 +141,7 @@ fn loop_drain<'a>(env: Env<'a>, [handle, max]: [Term<'a>; 2]) -> Term<'a> {
             return atoms::not_owner().encode(env);
         }
         let max = if max == 0 { DEFAULT_MAX } else { max };
-        let drained = event_loop.drain(env, max);
+        let drained = event_loop.drain(env, max, polls);
         // A stop that began meanwhile may have taken what was there.
         if drained.terms.is_empty() && event_loop.is_closed_and_told() {
             return error(env, atoms::closed());
