@@ -16,6 +16,7 @@ table_test_() ->
         fun wrong_events_are_refused/0,
         fun a_full_loop_refuses_at_once_or_after_the_wait/0,
         fun a_push_that_waits_goes_on_when_there_is_room/0,
+        fun a_push_that_waits_goes_on_though_most_places_stay_taken/0,
         fun results_come_into_their_reserved_places/0,
         fun places_that_are_given_back_are_free/0,
         fun a_thread_polls_what_there_is/0,
@@ -179,6 +180,19 @@ a_push_that_waits_goes_on_when_there_is_room() ->
         ?assertEqual([{1, user, 1}], tokamak_loop:poll(Loop, 5000)),
         ?assertEqual([{1, user, 2}], tokamak_loop:poll(Loop, 5000)),
         ?assertEqual(ok, call_fixture:result(Waits))
+    end).
+
+%% Submitted calls keep their places until they end.
+a_push_that_waits_goes_on_though_most_places_stay_taken() ->
+    with_loop(#{max_queue => 10}, fun(Loop, Reference) ->
+        ok = table_user:reserve(Reference, 8),
+        [ok = table_user:push(Reference, 1, ?USER, N, 0) || N <- [1, 2]],
+        Waits = call_fixture:started(fun() -> table_user:push(Reference, 1, ?USER, 3, 60000) end),
+        until(fun() -> process_info(Waits, current_function) =:= {current_function, {table_user, push, 5}} end),
+        ?assertEqual([{1, user, 1}, {1, user, 2}], collect(Loop, 2)),
+        ?assertEqual([{1, user, 3}], tokamak_loop:poll(Loop, 5000)),
+        ?assertEqual(ok, call_fixture:result(Waits)),
+        ok = table_user:unreserve(Reference, 8)
     end).
 
 results_come_into_their_reserved_places() ->

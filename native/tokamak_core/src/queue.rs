@@ -314,8 +314,7 @@ impl<T> EventQueue<T> {
         state.high_water_mark = state.high_water_mark.max(self.len());
         let released = self.released.load(Ordering::Relaxed) + count as u64;
         self.released.store(released, Ordering::Relaxed);
-        // Who waits for room is woken when there is much of it, not for each place.
-        let wake = state.waiting > 0 && self.len() <= self.limit / 2;
+        let wake = self.lets_producers_go_on(&state);
         drop(state);
         if wake {
             self.space.notify_all();
@@ -334,9 +333,20 @@ impl<T> EventQueue<T> {
         state
             .spare
             .extend(surplus.drain(..surplus.len().min(SPARE_BLOCKS_ASLEEP)));
+        let wake = self.lets_producers_go_on(&state);
         drop(state);
+        if wake {
+            self.space.notify_all();
+        }
         batch.emptied.truncate(SPARE_BLOCKS_ASLEEP);
         false
+    }
+
+    /// Who waits for room is woken when there is much of it, not for each place; but for any when the
+    /// consumer has taken all: the places it still holds may stay taken for ever.
+    fn lets_producers_go_on(&self, state: &State<T>) -> bool {
+        state.waiting > 0
+            && (self.len() <= self.limit / 2 || state.blocks.is_empty() && !self.is_full())
     }
 
     /// Says that there is something for the consumer that is not in this queue.
@@ -505,6 +515,41 @@ mod tests {
         queue.release(1);
         assert!(producer.join().expect("the producer ended").is_ok());
         assert_eq!(queue.pop(&mut batch), Some(2));
+    }
+
+    /// A producer that waits for room already.
+    fn waiting_producer(queue: &Arc<EventQueue<u32>>) -> std::thread::JoinHandle<bool> {
+        let producer = {
+            let queue = Arc::clone(queue);
+            std::thread::spawn(move || queue.push_timeout(0, Duration::from_secs(60)).is_ok())
+        };
+        while queue.state.lock().waiting == 0 {
+            std::thread::yield_now();
+        }
+        producer
+    }
+
+    #[test]
+    fn a_waiting_producer_goes_on_though_most_places_stay_taken() {
+        let (queue, mut batch) = (Arc::new(EventQueue::new(10)), Batch::default());
+        assert!(queue.reserve(8).is_ok());
+        assert!(queue.try_push(1).is_ok() && queue.try_push(2).is_ok());
+        let producer = waiting_producer(&queue);
+        assert_eq!([(); 2].map(|()| queue.pop(&mut batch)), [Some(1), Some(2)]);
+        queue.release(2);
+        assert!(producer.join().expect("the producer ended"));
+    }
+
+    #[test]
+    fn a_waiting_producer_goes_on_when_the_consumer_sleeps_and_holds_most_places() {
+        let (queue, mut batch) = (Arc::new(EventQueue::new(10)), Batch::default());
+        assert!(queue.reserve(10).is_ok());
+        let producer = waiting_producer(&queue);
+        assert!(queue.push_admitted(1).is_ok());
+        queue.release(4);
+        assert_eq!(queue.pop(&mut batch), Some(1));
+        assert!(!queue.rearm(&mut batch));
+        assert!(producer.join().expect("the producer ended"));
     }
 
     #[test]
@@ -688,6 +733,24 @@ mod loom_tests {
     #[test]
     fn loom_producers_that_wait_for_room_always_get_it() {
         bounded(|| two_producers(1));
+    }
+
+    #[test]
+    fn loom_a_producer_that_waits_gets_room_though_the_other_places_stay_taken() {
+        bounded(|| {
+            let model = Model::new(3);
+            assert!(model.queue.reserve(2).is_ok());
+            let producer = {
+                let model = Arc::clone(&model);
+                thread::spawn(move || [1, 2].into_iter().for_each(|item| model.push(item)))
+            };
+            let mut taken = Vec::new();
+            while taken.len() < 2 {
+                model.wait();
+                model.drain(&mut taken, |taken| taken.len() == 2);
+            }
+            producer.join().unwrap();
+        });
     }
 
     #[test]
