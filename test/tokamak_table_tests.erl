@@ -22,6 +22,7 @@ table_test_() ->
         fun a_thread_polls_what_there_is/0,
         fun a_thread_that_polls_waits_for_events_of_every_kind/0,
         fun a_thread_and_a_process_do_not_poll_at_once/0,
+        fun a_thread_takes_the_place_of_a_poller_that_was_killed/0,
         fun a_thread_that_polls_is_told_when_the_loop_ends/0,
         fun a_thread_polls_no_raw_loop_and_none_that_the_vm_tells/0,
         fun a_tie_is_told_once_when_the_loop_ends/0,
@@ -119,6 +120,18 @@ a_thread_and_a_process_do_not_poll_at_once() ->
         ?assertEqual(busy, table_user:poll(Reference, 0)),
         ok = tokamak_loop:post(Loop, 2, user, y),
         receive {Process, Events} -> ?assertEqual([{2, user, y}], Events) after 5000 -> error(timeout) end
+    end).
+
+a_thread_takes_the_place_of_a_poller_that_was_killed() ->
+    with_loop(fun(Loop, Reference) ->
+        Process = spawn(fun() -> tokamak_loop:poll(Loop, infinity) end),
+        until(fun() -> busy(Loop) end),
+        ok = tokamak_test:kill(Process),
+        ?assertEqual(timed_out, table_user:poll(Reference, 1)),
+        Poll = async_poll(Reference, 5000),
+        until(fun() -> busy(Loop) end),
+        ok = tokamak_loop:post(Loop, 1, user, x),
+        ?assertEqual([{1, ?USER, x}], poll_result(Poll))
     end).
 
 a_thread_that_polls_is_told_when_the_loop_ends() ->

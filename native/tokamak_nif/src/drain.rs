@@ -156,7 +156,7 @@ impl EventLoop {
         self.wakes.arrived();
         let mut state = self.drain.lock();
         // Under the lock: of two that poll at once, the second finds the first one waiting.
-        if self.is_polled_by_other(poller) {
+        if self.is_polled_by_other(env, poller) {
             return Polled::Busy;
         }
         self.recheck(poller, &mut state, Consumer::Poller);
@@ -251,16 +251,19 @@ impl EventLoop {
         }
     }
 
-    fn is_polled_by_other(&self, poller: Sender) -> bool {
+    /// What `poller` itself, or a process that died, left there is cleared.
+    fn is_polled_by_other(&self, env: Env, poller: Sender) -> bool {
         let mut waiter = self.waiter.lock();
-        match (waiter.as_ref(), poller) {
-            (Some(Waiter::Process(pid, _)), Sender::Process(env)) if *pid == env.pid() => {
-                *waiter = None;
-                false
-            }
-            (Some(Waiter::Process(pid, _)), Sender::Process(env)) => pid.is_alive(env),
+        let is_other = match (waiter.as_ref(), poller) {
+            (Some(Waiter::Process(pid, _)), Sender::Process(env)) if *pid == env.pid() => false,
+            // A thread may ask this, too: what its environment belongs to does not matter.
+            (Some(Waiter::Process(pid, _)), _) => pid.is_alive(env),
             (other, _) => other.is_some(),
+        };
+        if !is_other {
+            *waiter = None;
         }
+        is_other
     }
 
     /// The loop's process takes events: those with a handler as `{Pid, Message}`, while the others
