@@ -19,6 +19,7 @@ table_test_() ->
         fun a_push_that_waits_goes_on_though_most_places_stay_taken/0,
         fun results_come_into_their_reserved_places/0,
         fun places_that_are_given_back_are_free/0,
+        fun more_places_than_can_be_counted_are_refused/0,
         fun a_thread_polls_what_there_is/0,
         fun a_thread_that_polls_waits_for_events_of_every_kind/0,
         fun a_thread_and_a_process_do_not_poll_at_once/0,
@@ -230,6 +231,13 @@ places_that_are_given_back_are_free() ->
             end
          || _ <- lists:seq(1, 10)
         ]
+    end).
+
+more_places_than_can_be_counted_are_refused() ->
+    with_loop(#{max_queue => 10}, fun(Loop, Reference) ->
+        [ok = tokamak_loop:post(Loop, 1, user, N) || N <- [1, 2, 3]],
+        ?assertEqual(overloaded, table_user:reserve(Reference, 16#FFFFFFFFFFFFFFFF)),
+        ?assertMatch(#{queued := 3, pushed := 3}, tokamak_loop:info(Loop))
     end).
 
 a_tie_is_told_once_when_the_loop_ends() ->

@@ -53,7 +53,8 @@ pub fn calls_refused(count: u32) {
 /// Events were refused.
 #[cold]
 pub fn events_refused(count: usize) {
-    REFUSED_EVENTS.fetch_add(count as u64, Ordering::Relaxed);
+    let add = |before: u64| Some(before.saturating_add(count as u64));
+    let _ = REFUSED_EVENTS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     active();
 }
 

@@ -159,7 +159,7 @@ impl<T> EventQueue<T> {
             return Err(Refused::Closed(item));
         }
         if self.is_full() {
-            state.refused += 1;
+            state.refused = state.refused.saturating_add(1);
             return Err(Refused::Overloaded(item));
         }
         self.count_pushed(1);
@@ -192,8 +192,8 @@ impl<T> EventQueue<T> {
         if state.closed {
             return Err(Refused::Closed(()));
         }
-        if self.len() + count > self.limit {
-            state.refused += count;
+        if count > self.limit.saturating_sub(self.len()) {
+            state.refused = state.refused.saturating_add(count);
             return Err(Refused::Overloaded(()));
         }
         self.count_pushed(count);
@@ -254,7 +254,7 @@ impl<T> EventQueue<T> {
             return Err(Refused::Closed(item));
         }
         if self.is_full() {
-            state.refused += 1;
+            state.refused = state.refused.saturating_add(1);
             return Err(Refused::Overloaded(item));
         }
         self.count_pushed(1);
@@ -550,6 +550,17 @@ mod tests {
         assert_eq!(queue.pop(&mut batch), Some(1));
         assert!(!queue.rearm(&mut batch));
         assert!(producer.join().expect("the producer ended"));
+    }
+
+    #[test]
+    fn more_places_than_can_be_counted_are_refused() {
+        let queue = EventQueue::new(10);
+        assert!(queue.try_push(1).is_ok());
+        assert_eq!(queue.reserve(usize::MAX), Err(Refused::Overloaded(())));
+        assert_eq!(queue.reserve(10), Err(Refused::Overloaded(())));
+        assert_eq!(queue.metrics().pushed, 1);
+        assert_eq!(queue.metrics().refused, u64::MAX);
+        assert!(queue.reserve(9).is_ok());
     }
 
     #[test]
