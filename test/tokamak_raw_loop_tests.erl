@@ -4,7 +4,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(tokamak_test, [raw_loop/1, ask/2, kill/1, drain_all/1, spawn_process/1, nothing_comes/1]).
+-import(tokamak_test, [raw_loop/1, ask/2, kill/1, drain_all/1, spawn_process/1, nothing_comes/1, repeat/2]).
 
 %% How long to wait for what must not come, in milliseconds.
 -define(A_WHILE, 30).
@@ -34,7 +34,8 @@ load() ->
     [
         {"at most one ready is in the mailbox, and no event is lost", fun one_ready_under_load/0},
         {"an owner that drains unasked gathers no ready", fun drain_without_ready/0},
-        {"an owner with a long mailbox drains", fun drain_with_a_long_mailbox/0}
+        {"an owner with a long mailbox drains", fun drain_with_a_long_mailbox/0},
+        {"drains that never say empty take no memory", fun never_empty/0}
     ].
 
 owner() ->
@@ -230,6 +231,21 @@ drain_with_a_long_mailbox() ->
     ok = tokamak_loop:post(Loop, 1, user, last),
     ok = ready(Loop),
     ?assertEqual([{1, user, last}], drain_all(Loop)).
+
+%% A descriptor that is ready all the time.
+never_empty() ->
+    Loop = raw_loop(native),
+    {Read, _Write} = readable_pipe(Loop, 1),
+    ok = ready(Loop),
+    Serve = fun() ->
+        ?assertEqual({more, [{1, read, undefined}]}, tokamak_loop:drain(Loop, 1)),
+        {ok, 1} = tokamak_fd:handle_fd_event_and_reselect(Read, read)
+    end,
+    repeat(10_000, Serve),
+    Memory = tokamak_test:rss(),
+    repeat(1_000_000, Serve),
+    %% A word for each event would be as much.
+    ?assert(tokamak_test:rss() - Memory < 8_000_000).
 
 %% The owner
 

@@ -68,6 +68,8 @@ pub struct Readiness {
     drained: bool,
     latent: bool,
     hung_up: bool,
+    /// It is in the list of what its loop's consumer was told of.
+    listed: bool,
     /// The latest transfer.
     transfer: u32,
 }
@@ -83,6 +85,7 @@ impl Readiness {
             drained: false,
             latent: false,
             hung_up: false,
+            listed: false,
             transfer: 0,
         }
     }
@@ -191,6 +194,17 @@ impl Readiness {
             self.has_event = true;
         }
         taken
+    }
+
+    /// Whether it has to be put into the list of what the consumer was told of: once, however often it is
+    /// told until it is [`unlist`](Self::unlist)ed. A watch that ends leaves its place there.
+    pub fn list(&mut self) -> bool {
+        !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// It was taken out of that list.
+    pub fn unlist(&mut self) {
+        self.listed = false;
     }
 
     /// To be called before the descriptor is read or written: edges from here on are news.
@@ -442,6 +456,18 @@ mod tests {
         let generation = direction.generation();
         assert_eq!(direction.take(generation, Consumer::Reader), Some(8));
         assert_eq!(direction.come_back_of(Consumer::Former), ComeBack::Nothing);
+    }
+
+    #[test]
+    fn a_direction_is_listed_once_until_it_is_taken_out_of_the_list() {
+        let mut direction = reported(Consumer::Reader);
+        assert!(direction.list());
+        assert!(!direction.list());
+        assert!(direction.unwatch());
+        assert!(direction.watch(8), "another watch has the same place");
+        assert!(!direction.list());
+        direction.unlist();
+        assert!(direction.list());
     }
 
     #[test]

@@ -316,7 +316,7 @@ impl EventLoop {
             state.parked.push_back(event);
             return;
         }
-        let Some((id, _)) = payload::taken(&event, Consumer::Reader) else {
+        let Some(id) = payload::taken(&event, Consumer::Reader) else {
             return self.queue.release(1);
         };
         match self.handlers.message(env, id, event) {
@@ -376,7 +376,11 @@ impl EventLoop {
         let reported = std::mem::take(&mut state.reported);
         let mut unsure = Vec::new();
         for (watch, direction) in reported {
-            match watch.with(direction, |state| state.come_back_of(consumer)) {
+            let came_back = watch.with(direction, |state| {
+                state.unlist();
+                state.come_back_of(consumer)
+            });
+            match came_back {
                 ComeBack::Nothing => {}
                 ComeBack::Arm => watch.arm(sender, direction),
                 ComeBack::Check => unsure.push((watch, direction)),
@@ -417,17 +421,22 @@ fn deliver<'a>(
 ) -> usize {
     let count = events.len().min(allowance.left).min(CLOCK_INTERVAL);
     for event in events.drain(..count) {
-        let Some((id, kind)) = payload::taken(&event, consumer) else {
-            continue;
-        };
-        let data = match event.payload {
+        let kind = event.kind;
+        let (id, data) = match event.payload {
             Payload::Readiness {
-                watch, direction, ..
+                watch,
+                direction,
+                generation,
             } => {
-                reported.push((watch, direction));
-                atoms::undefined().encode(env)
+                let Some((id, is_new)) = watch.take_listed(direction, generation, consumer) else {
+                    continue;
+                };
+                if is_new {
+                    reported.push((watch, direction));
+                }
+                (id, atoms::undefined().encode(env))
             }
-            payload => payload.into_term(env),
+            payload => (event.callback_id, payload.into_term(env)),
         };
         terms.push((id, atoms::event_type(kind), data).encode(env));
     }

@@ -161,7 +161,10 @@ impl EventLoop {
         let watched = self.watched_for(id);
         let mut state = self.drain.lock();
         for (watch, direction) in watched {
-            if watch.with(direction, |state| state.hand_over(Consumer::Poller)) {
+            let is_new = watch.with(direction, |state| {
+                state.hand_over(Consumer::Poller) && state.list()
+            });
+            if is_new {
                 state.reported.push((watch, direction));
             }
         }

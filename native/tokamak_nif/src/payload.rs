@@ -8,7 +8,7 @@ use rustler::{Atom, Encoder, Env, LocalPid, NewBinary, Term};
 use std::sync::Arc;
 use tokamak::environment::{SavedTerm, SavedTerms, Sender, on_scheduler};
 use tokamak::reply::{Reply, encode_payload};
-use tokamak_core::event::{self, EventType};
+use tokamak_core::event;
 use tokamak_core::readiness::Consumer;
 
 /// An event of an event loop.
@@ -108,18 +108,16 @@ impl Payload {
     }
 }
 
-/// A consumer takes an event: its callback id and type, or `None` when it is a descriptor's whose
-/// watch has ended.
-pub fn taken(event: &Event, consumer: Consumer) -> Option<(u64, EventType)> {
-    let id = match &event.payload {
+/// A consumer takes an event: its callback id, or `None` when it is a descriptor's whose watch has ended.
+pub fn taken(event: &Event, consumer: Consumer) -> Option<u64> {
+    match &event.payload {
         Payload::Readiness {
             watch,
             direction,
             generation,
-        } => watch.take(*direction, *generation, consumer)?,
-        _ => event.callback_id,
-    };
-    Some((id, event.kind))
+        } => watch.take(*direction, *generation, consumer),
+        _ => Some(event.callback_id),
+    }
 }
 
 /// A reader that took an event is not to have it: it is to be queued again, unless the watch it

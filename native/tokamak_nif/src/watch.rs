@@ -115,6 +115,19 @@ impl Watch {
         self.with(direction, |state| state.take(generation, consumer))
     }
 
+    /// The same, by a consumer that is listed to come back: whether it has to be put into the list, too.
+    pub fn take_listed(
+        &self,
+        direction: Direction,
+        generation: u32,
+        consumer: Consumer,
+    ) -> Option<(u64, bool)> {
+        self.with(direction, |state| {
+            let callback_id = state.take(generation, consumer)?;
+            Some((callback_id, state.list()))
+        })
+    }
+
     /// After a read or write: a consumer that shows by it that it comes back is served.
     pub fn after_transfer(
         self: &Arc<Self>,
