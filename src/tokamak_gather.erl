@@ -30,9 +30,25 @@ run([], _Options) ->
     {ok, []};
 run([{Engine, Name, _} | _] = Calls, Options) ->
     case lists:all(fun({Other, _, _}) -> Other =:= Engine end, Calls) of
-        true -> tokamak_call:in_engine(Engine, Name, fun() -> native(Engine, Calls, Options) end);
-        false -> mixed(Calls, Options)
+        true ->
+            case tokamak_call:ensure(Engine, Name) of
+                ok -> native(Engine, Calls, Options);
+                {error, Reason} -> without_engine(Reason, Calls, Options)
+            end;
+        false ->
+            mixed(Calls, Options)
     end.
+
+%% A stop ends the gather as a whole, as it does natively; otherwise the calls fail, as those of a mixture do.
+without_engine(shutdown, _Calls, _Options) ->
+    {error, shutdown};
+without_engine(Reason, _Calls, {_MaxConcurrency, fail_fast, _Timeout}) ->
+    {error, {1, Reason}};
+without_engine(Reason, Calls, {_MaxConcurrency, settle, _Timeout}) ->
+    {ok, [{error, reason_of(Reason, Call)} || Call <- Calls]}.
+
+reason_of({unknown_operation, _First}, {Engine, Name, _Args}) -> {unknown_operation, {Engine, Name}};
+reason_of(Reason, _Call) -> Reason.
 
 native(Engine, Calls, {MaxConcurrency, Mode, Timeout}) ->
     Named = [{Name, Args} || {_Engine, Name, Args} <- Calls],

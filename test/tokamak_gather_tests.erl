@@ -11,6 +11,7 @@ gather_test_() ->
         fun calls_run_side_by_side/0,
         fun the_first_failure_cancels_the_rest_and_has_its_index/0,
         fun an_unknown_operation_is_a_failure_at_its_index/0,
+        fun an_unknown_engine_is_a_failure_of_each_call/0,
         fun settle_returns_every_end/0,
         fun max_concurrency_bounds_how_many_run_at_once/0,
         fun a_huge_max_concurrency_is_no_bound/0,
@@ -56,6 +57,13 @@ an_unknown_operation_is_a_failure_at_its_index() ->
     ?assertEqual({error, {1, {wrong_kind, stream}}}, tokamak:gather([{count, [1, 1]}])),
     Settled = [{ok, 1}, {error, {unknown_operation, none}}],
     ?assertEqual({ok, Settled}, tokamak:gather([{echo, [1]}, {none, []}], #{mode => settle})).
+
+an_unknown_engine_is_a_failure_of_each_call() ->
+    Ops = [{no_such_module, x}, {no_such_module, y}],
+    [First | _] = Errors = [{error, {unknown_operation, Op}} || Op <- Ops],
+    Calls = [{Op, []} || Op <- Ops],
+    ?assertEqual({ok, Errors}, tokamak:gather(Calls, #{mode => settle})),
+    ?assertEqual({error, {1, element(2, First)}}, tokamak:gather(Calls)).
 
 settle_returns_every_end() ->
     Calls = [{op(fails), [0]}, {op(fails), [1]}, {op(panics), [<<"p">>]}, {op(unencodable), []}],
