@@ -30,6 +30,8 @@
     left = 0 :: non_neg_integer(),
     %% What the loop says when the last one is taken.
     taken :: reference() | undefined,
+    %% Messages that come before those in the mailbox.
+    earlier = [] :: [term()],
     %% 0 when the socket or port is gone: what is in the mailbox then is all there is.
     patience = infinity :: infinity | 0
 }).
@@ -56,10 +58,10 @@ adopt({Kind, Socket, _, _, _} = Source) ->
     case tokamak_loop_sup:start_adoption({self(), Source}) of
         {ok, Pid} ->
             case try_to_hand_over(Kind, Socket, Pid) of
-                ok ->
+                {ok, Earlier} ->
                     Ref = make_ref(),
                     Monitor = monitor(process, Pid),
-                    Pid ! {adopt, Ref},
+                    Pid ! {adopt, Ref, Earlier},
                     receive
                         {Ref, Result} ->
                             demonitor(Monitor, [flush]),
@@ -77,6 +79,7 @@ adopt({Kind, Socket, _, _, _} = Source) ->
             Error
     end.
 
+%% With the messages that the process is still to be given, which come before those in its mailbox.
 %% OTP raises where a socket closes half-way.
 try_to_hand_over(Kind, Socket, Pid) ->
     try
@@ -88,16 +91,16 @@ try_to_hand_over(Kind, Socket, Pid) ->
 hand_over(tcp, Socket, Pid) ->
     case listens(Socket) of
         true -> {error, einval};
-        false -> known(gen_tcp:controlling_process(Socket, Pid))
+        false -> forwarded(gen_tcp:controlling_process(Socket, Pid))
     end;
 hand_over(udp, Socket, Pid) ->
-    known(gen_udp:controlling_process(Socket, Pid));
+    forwarded(gen_udp:controlling_process(Socket, Pid));
 hand_over(port, Port, Pid) ->
     case erlang:port_info(Port, connected) of
         {connected, Owner} when Owner =:= self() ->
             true = erlang:port_connect(Port, Pid),
             true = unlink(Port),
-            pass_on(Port, Pid);
+            {ok, messages(Port)};
         undefined ->
             {error, einval};
         _ ->
@@ -110,20 +113,17 @@ listens(Socket) ->
     States = maps:get(states, Info, []) ++ maps:get(rstates, Info, []),
     lists:member(listen, States) orelse lists:member(listening, States).
 
-known({error, badarg}) -> {error, einval};
-known({error, closed}) -> {error, einval};
-known(Result) -> Result.
+forwarded(ok) -> {ok, []};
+forwarded({error, badarg}) -> {error, einval};
+forwarded({error, closed}) -> {error, einval};
+forwarded({error, _} = Error) -> Error.
 
-%% What came before the port changed hands.
-pass_on(Port, Pid) ->
+%% What came before the port changed hands. It is not sent one by one: the port sends to its new owner meanwhile.
+messages(Port) ->
     receive
-        {Port, _} = Message ->
-            Pid ! Message,
-            pass_on(Port, Pid);
-        {'EXIT', Port, _} = Message ->
-            Pid ! Message,
-            pass_on(Port, Pid)
-    after 0 -> ok
+        {Port, _} = Message -> [Message | messages(Port)];
+        {'EXIT', Port, _} -> messages(Port)
+    after 0 -> []
     end.
 
 %% @private
@@ -138,10 +138,16 @@ init({Adopter, {Kind, Socket, Loop, Server, Id}}) ->
     Monitor = monitor(process, Server),
     AdopterMonitor = monitor(process, Adopter),
     receive
-        {adopt, Ref} ->
+        {adopt, Ref, Earlier} ->
             demonitor(AdopterMonitor, [flush]),
             State = #state{
-                kind = Kind, socket = Socket, loop = Loop, id = Id, server = Monitor, monitor = watch(Kind, Socket)
+                kind = Kind,
+                socket = Socket,
+                loop = Loop,
+                id = Id,
+                server = Monitor,
+                monitor = watch(Kind, Socket),
+                earlier = Earlier
             },
             case begin_reading(State) of
                 {ok, Reading} ->
@@ -180,39 +186,39 @@ give_credit(#state{socket = Socket} = State) ->
         {error, _} = Error -> Error
     end.
 
-receive_all(#state{socket = Socket, kind = Kind, taken = Taken} = State) ->
+receive_all(#state{earlier = [Message | Earlier]} = State) ->
+    handle(Message, State#state{earlier = Earlier});
+receive_all(State) ->
     receive
-        {Tag, Socket, Data} when Kind =:= tcp, Tag =:= tcp orelse Tag =:= http ->
-            data(Data, State);
-        {tcp_closed, Socket} ->
-            last(socket_closed, undefined, State);
-        {tcp_error, Socket, Reason} ->
-            last(socket_error, Reason, State);
-        {udp, Socket, IP, Port, Data} ->
-            data({IP, Port, Data}, State);
-        {udp, Socket, IP, Port, _Ancillary, Data} ->
-            data({IP, Port, Data}, State);
-        {udp_error, Socket, Reason} ->
-            last(socket_error, Reason, State);
-        {Passive, Socket} when Passive =:= tcp_passive; Passive =:= udp_passive ->
-            receive_all(State);
-        {tokamak, Taken, taken} ->
-            more(State);
-        {Socket, {data, Data}} ->
-            deliver(subprocess_stdout, Data, undefined, State);
-        {Socket, {exit_status, Status}} ->
-            last(subprocess_exit, Status, State);
-        {'DOWN', Monitor, _, _, _} when Monitor =:= State#state.monitor ->
-            gone(State);
-        {'DOWN', Monitor, process, _, _} when Monitor =:= State#state.server ->
-            close(State);
-        {'EXIT', From, Reason} when From =/= Socket, Reason =/= normal ->
-            close(State);
-        _ ->
-            receive_all(State)
+        Message -> handle(Message, State)
     after State#state.patience ->
-        last(end_of(Kind), undefined, State)
+        last(end_of(State#state.kind), undefined, State)
     end.
+
+handle({Tag, Socket, Data}, #state{socket = Socket, kind = tcp} = State) when Tag =:= tcp; Tag =:= http ->
+    data(Data, State);
+handle({tcp_closed, Socket}, #state{socket = Socket} = State) ->
+    last(socket_closed, undefined, State);
+handle({Error, Socket, Reason}, #state{socket = Socket} = State) when Error =:= tcp_error; Error =:= udp_error ->
+    last(socket_error, Reason, State);
+handle({udp, Socket, IP, Port, Data}, #state{socket = Socket} = State) ->
+    data({IP, Port, Data}, State);
+handle({udp, Socket, IP, Port, _Ancillary, Data}, #state{socket = Socket} = State) ->
+    data({IP, Port, Data}, State);
+handle({tokamak, Taken, taken}, #state{taken = Taken} = State) ->
+    more(State);
+handle({Port, {data, Data}}, #state{socket = Port} = State) ->
+    deliver(subprocess_stdout, Data, undefined, State);
+handle({Port, {exit_status, Status}}, #state{socket = Port} = State) ->
+    last(subprocess_exit, Status, State);
+handle({'DOWN', Monitor, _, _, _}, #state{monitor = Monitor} = State) ->
+    gone(State);
+handle({'DOWN', Monitor, process, _, _}, #state{server = Monitor} = State) ->
+    close(State);
+handle({'EXIT', From, Reason}, #state{socket = Socket} = State) when From =/= Socket, Reason =/= normal ->
+    close(State);
+handle(_Message, State) ->
+    receive_all(State).
 
 end_of(port) -> subprocess_exit;
 end_of(_) -> socket_closed.

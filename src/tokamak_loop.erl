@@ -535,8 +535,8 @@ submit_many(Loop, Calls) ->
 %% Sockets: `socket_data' with the bytes (`{IP, Port, Bin}' of gen_udp), and last, once, `socket_closed', or
 %% `socket_error' with the reason. The socket becomes binary and is read on a credit of 16 messages, which is given
 %% again when they were taken: who does not poll makes the peer wait. Messages that are in the caller's mailbox
-%% already become events, too; so do those of a peer that closes meanwhile. Writing is as ever: any process calls `gen_tcp:send/2' or `gen_udp:send/4' on the
-%% socket, and `gen_tcp:close/1'.
+%% already become events, too; so do those of a peer that closes meanwhile. Writing is as ever: any process calls
+%% `gen_tcp:send/2' or `gen_udp:send/4' on the socket, and `gen_tcp:close/1'.
 %%
 %% Ports: `subprocess_stdout' with what the port gives, and `subprocess_exit' with its status, if it was opened with
 %% `exit_status', or else `undefined' when it is closed. Ports know no credit: what the program behind one writes is

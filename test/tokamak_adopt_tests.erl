@@ -14,6 +14,7 @@ adopt_test_() ->
             {"what was in the owner's mailbox becomes events, too", fun mailbox/0},
             {"a reset connection is one error", fun reset/0},
             {"a port's output and exit become events", fun port/0},
+            {"a port's output keeps its order, whatever was in its owner's mailbox", fun port_order/0},
             {"a port without exit_status ends with undefined", fun port_without_status/0},
             {"a raw loop, a stranger's socket, a closed and a listening one are refused", fun refused/0},
             {"a socket that closes meanwhile is an error, and leaves no process", fun closed_meanwhile/0},
@@ -188,6 +189,39 @@ port() ->
     ?assertEqual([{6, subprocess_stdout, <<"got it\n">>}, {6, subprocess_exit, 7}], poll(Loop, 2)),
     ?assertEqual([], tokamak_loop:poll(Loop, 20)),
     ok = tokamak_loop:destroy(Loop).
+
+%% The messages before are there to be looked through, and the port goes on meanwhile.
+port_order() ->
+    Others = 20,
+    Lines = 100000,
+    [self() ! {other, N} || N <- lists:seq(1, Others)],
+    tokamak_test:repeat(3, fun() ->
+        {ok, Loop} = tokamak_loop:new(),
+        Command = "sh -c 'seq 1 " ++ integer_to_list(Lines) ++ "; read x'",
+        Port = open_port({spawn, Command}, [{line, 20}, binary, exit_status]),
+        tokamak_wait:until(fun() -> process_info(self(), message_queue_len) > {message_queue_len, Others} end),
+        ok = tokamak_loop:adopt(Loop, Port, 6),
+        true = port_command(Port, "end\n"),
+        ?assertEqual(in_order, lines(Loop, 1, Lines)),
+        ?assertEqual({message_queue_len, Others}, process_info(self(), message_queue_len)),
+        ok = tokamak_loop:destroy(Loop)
+    end).
+
+lines(Loop, First, Last) ->
+    [_ | _] = Events = tokamak_loop:poll(Loop, 5000),
+    case check_lines(Events, First) of
+        {exit, Next} when Next =:= Last + 1 -> in_order;
+        {more, Next} -> lines(Loop, Next, Last);
+        Other -> Other
+    end.
+
+check_lines([], Next) -> {more, Next};
+check_lines([{6, subprocess_exit, 0}], Next) -> {exit, Next};
+check_lines([{6, subprocess_stdout, {eol, Line}} | Events], Next) ->
+    case binary_to_integer(Line) of
+        Next -> check_lines(Events, Next + 1);
+        Other -> {expected, Next, came, Other}
+    end.
 
 port_without_status() ->
     {ok, Loop} = tokamak_loop:new(),
