@@ -12,12 +12,14 @@
     op_cancel/1,
     op_check/2,
     op_gather/4,
+    op_gather_many/4,
     op_open/5,
     op_next/2,
     op_push/3,
     op_stop_waiting/2,
     op_close/1,
     op_submit/2,
+    op_submit_many/2,
     op_pool_start/3,
     op_pool_add/2,
     op_pool_key/1,
@@ -66,6 +68,10 @@ op_check(_Name, _Args) -> erlang:nif_error(not_loaded).
 -spec op_gather(term(), pos_integer(), fail_fast | settle, reference()) -> term().
 op_gather(_Calls, _MaxConcurrency, _Mode, _Reference) -> erlang:nif_error(not_loaded).
 
+%% On a dirty scheduler.
+-spec op_gather_many(term(), pos_integer(), fail_fast | settle, reference()) -> term().
+op_gather_many(_Calls, _MaxConcurrency, _Mode, _Reference) -> erlang:nif_error(not_loaded).
+
 -spec op_open(stream | duplex, atom(), term(), pos_integer(), pos_integer()) -> term().
 op_open(_Kind, _Name, _Args, _Window, _Inbox) -> erlang:nif_error(not_loaded).
 
@@ -83,6 +89,10 @@ op_close(_Handle) -> erlang:nif_error(not_loaded).
 
 -spec op_submit(term(), term()) -> term().
 op_submit(_Loop, _Calls) -> erlang:nif_error(not_loaded).
+
+%% On a dirty scheduler.
+-spec op_submit_many(term(), term()) -> term().
+op_submit_many(_Loop, _Calls) -> erlang:nif_error(not_loaded).
 
 -spec op_pool_start(atom() | {pid(), reference()}, map(), reference() | undefined) -> reference() | badarg.
 op_pool_start(_Handler, _Options, _Reference) -> erlang:nif_error(not_loaded).

@@ -3,7 +3,10 @@
 %% @private
 -module(tokamak_call).
 
--export([resolve/1, ensure/2, in_engine/3, explain/2]).
+-export([resolve/1, ensure/2, in_engine/3, are_many/1, explain/2]).
+
+%% Each takes some 200 ns to decode and start.
+-define(MANY, 2000).
 
 %% @doc The engine and the name of an operation.
 -spec resolve(term()) -> {module(), atom()} | error.
@@ -33,6 +36,11 @@ ensure(Engine, Name) ->
                 Result -> Result
             end
     end.
+
+%% @doc Whether so many calls, started by one native call, would hold a scheduler for too long.
+-spec are_many([term()]) -> boolean().
+are_many(Calls) ->
+    length(Calls) > ?MANY.
 
 %% @doc Words what is wrong with an operation's arguments.
 -spec explain(non_neg_integer(), binary() | string()) -> string().

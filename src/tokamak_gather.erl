@@ -53,7 +53,7 @@ reason_of(Reason, _Call) -> Reason.
 native(Engine, Calls, {MaxConcurrency, Mode, Timeout}) ->
     Named = [{Name, Args} || {_Engine, Name, Args} <- Calls],
     Ref = make_ref(),
-    case Engine:op_gather(Named, MaxConcurrency, Mode, Ref) of
+    case start_native(Engine, Named, MaxConcurrency, Mode, Ref) of
         Key when is_integer(Key) ->
             receive
                 {tokamak, Ref, End} -> End
@@ -61,6 +61,12 @@ native(Engine, Calls, {MaxConcurrency, Mode, Timeout}) ->
             end;
         Other ->
             Other
+    end.
+
+start_native(Engine, Calls, MaxConcurrency, Mode, Ref) ->
+    case tokamak_call:are_many(Calls) of
+        true -> Engine:op_gather_many(Calls, MaxConcurrency, Mode, Ref);
+        false -> Engine:op_gather(Calls, MaxConcurrency, Mode, Ref)
     end.
 
 cancel(Engine, Key, Ref) ->

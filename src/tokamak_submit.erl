@@ -50,9 +50,15 @@ each(Loop, [{Engine, Calls} | Rest]) ->
     end.
 
 in_engine(Loop, Engine, [{_Id, Name, _Args} | _] = Calls) ->
-    case tokamak_call:in_engine(Engine, Name, fun() -> Engine:op_submit(Loop, Calls) end) of
+    case tokamak_call:in_engine(Engine, Name, fun() -> native(Engine, Loop, Calls) end) of
         {error, {badarg, Index, Expected}} ->
             {error, {badarg, tokamak_call:explain(Index, Expected)}};
         Result ->
             Result
+    end.
+
+native(Engine, Loop, Calls) ->
+    case tokamak_call:are_many(Calls) of
+        true -> Engine:op_submit_many(Loop, Calls);
+        false -> Engine:op_submit(Loop, Calls)
     end.

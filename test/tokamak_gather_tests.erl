@@ -18,6 +18,8 @@ gather_test_() ->
         fun a_time_out_cancels_all/0,
         fun wrong_arguments_raise_before_anything_starts/0,
         fun a_thousand_calls_of_all_kinds/0,
+        fun many_calls_are_started_on_a_dirty_scheduler/0,
+        fun a_caller_that_dies_while_many_calls_are_started_leaves_none/0,
         fun engines_mix_in_the_order_of_the_calls/0,
         fun mixed_engines_fail_fast/0,
         fun mixed_engines_settle/0,
@@ -106,6 +108,27 @@ a_thousand_calls_of_all_kinds() ->
     ?assertEqual({ok, [N || N <- lists:seq(1, 500), _ <- Names]}, tokamak:gather(Calls)),
     Limited = tokamak:gather(Calls, #{max_concurrency => 7}),
     ?assertEqual({ok, [N || N <- lists:seq(1, 500), _ <- Names]}, Limited).
+
+many_calls_are_started_on_a_dirty_scheduler() ->
+    Gather = fun(Count) ->
+        Numbers = lists:seq(1, Count),
+        {ok, Numbers} = tokamak:gather([{echo, [N]} || N <- Numbers])
+    end,
+    ?assert(call_fixture:calls_native(op_gather_many, 4, fun() -> Gather(5000) end)),
+    ?assertNot(call_fixture:calls_native(op_gather_many, 4, fun() -> Gather(100) end)).
+
+a_caller_that_dies_while_many_calls_are_started_leaves_none() ->
+    Key = key(),
+    Calls = [{op(never), [Key]} || _ <- lists:seq(1, 20000)],
+    [
+        begin
+            Caller = spawn(fun() -> tokamak:gather(Calls) end),
+            timer:sleep(Milliseconds),
+            exit(Caller, kill)
+        end
+     || Milliseconds <- lists:seq(0, 20)
+    ],
+    until(fun() -> live(Key) =:= 0 andalso call_fixture:in_flight() =:= 0 end).
 
 engines_mix_in_the_order_of_the_calls() ->
     Calls = [Call || N <- lists:seq(1, 50), Call <- [{op(later), [N, (50 - N) * 20]}, {echo, [-N]}]],

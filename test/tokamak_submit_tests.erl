@@ -10,6 +10,8 @@ submit_test_() ->
         fun a_failure_is_an_event/0,
         fun a_handler_gets_the_results_of_its_id/0,
         fun many_are_submitted_in_one_call/0,
+        fun very_many_are_started_on_a_dirty_scheduler/0,
+        fun a_loop_with_many_calls_open_is_destroyed_at_once/0,
         fun a_full_loop_refuses_and_nothing_starts/0,
         fun results_have_their_places_in_a_full_loop/0,
         fun the_end_of_the_loop_cancels/0,
@@ -78,6 +80,22 @@ many_are_submitted_in_one_call() ->
         ?assertEqual([{N, async_result, N} || N <- [1, 2, 3]], collect(Loop, 3)),
         ?assertEqual(ok, tokamak_loop:submit_many(Loop, []))
     end).
+
+very_many_are_started_on_a_dirty_scheduler() ->
+    with_loop(fun(Loop) ->
+        Submit = fun(Count) -> ok = tokamak_loop:submit_many(Loop, [{N, echo, [N]} || N <- lists:seq(1, Count)]) end,
+        ?assert(call_fixture:calls_native(op_submit_many, 2, fun() -> Submit(5000) end)),
+        ?assertNot(call_fixture:calls_native(op_submit_many, 2, fun() -> Submit(100) end)),
+        ?assertEqual(5100, length(collect(Loop, 5100)))
+    end).
+
+%% Each call is cancelled, which would take a hundred milliseconds.
+a_loop_with_many_calls_open_is_destroyed_at_once() ->
+    {ok, Loop} = tokamak_loop:new(),
+    [ok = tokamak_loop:submit(Loop, N, sleep, [60000]) || N <- lists:seq(1, 50000)],
+    {Elapsed, ok} = call_fixture:elapsed(fun() -> tokamak_loop:destroy(Loop) end),
+    until(fun() -> call_fixture:in_flight() =:= 0 end),
+    ok = tokamak_test:in_time(Elapsed, 40).
 
 a_full_loop_refuses_and_nothing_starts() ->
     with_loop(#{max_queue => 10}, fun(Loop) ->

@@ -4,7 +4,7 @@
 
 -export([tests/1, tests/2]).
 -export([op/1, key/0, counted/1, live/1, until/1, elapsed/1, traced_messages/1]).
--export([started/1, result/1, explanation/1, in_flight/0, collect/2, resident_mib/0]).
+-export([calls_native/3, started/1, result/1, explanation/1, in_flight/0, collect/2, resident_mib/0]).
 
 -include_lib("eunit/include/eunit.hrl").
 
@@ -141,6 +141,29 @@ explanation(Call) ->
 
 in_flight() ->
     maps:get(in_flight, tokamak:stats()).
+
+%% @doc Whether a function calls a native function of the library.
+calls_native(Name, Arity, Function) ->
+    Self = self(),
+    Native = {tokamak_nif, Name, Arity},
+    Caller = spawn_link(fun() ->
+        receive
+            start -> Self ! {self(), Function()}
+        end
+    end),
+    1 = erlang:trace_pattern(Native, true, []),
+    1 = erlang:trace(Caller, true, [call, arity]),
+    Caller ! start,
+    _ = result(Caller),
+    1 = erlang:trace_pattern(Native, false, []),
+    Delivered = erlang:trace_delivered(Caller),
+    receive
+        {trace_delivered, Caller, Delivered} -> ok
+    end,
+    receive
+        {trace, Caller, call, Native} -> true
+    after 0 -> false
+    end.
 
 %% @doc So many events of a loop, sorted.
 collect(Loop, Count) ->

@@ -175,6 +175,11 @@ macro_rules! engine_nifs {
             )
         );
         $crate::engine_nif!(
+            dirty calls::gather as op_gather_many(
+                calls: [Term<'a>], max_concurrency: [usize], mode: [Atom], reference: [Term<'a>]
+            )
+        );
+        $crate::engine_nif!(
             stream_calls::open as op_open(
                 kind: [Atom], name: [Atom], args: [Term<'a>], window: [usize], inbox: [usize]
             )
@@ -193,6 +198,9 @@ macro_rules! engine_nifs {
         $crate::engine_nif!(stream_calls::close as op_close(handle: [Term<'a>]));
         $crate::engine_nif!(
             submit_calls::submit as op_submit(event_loop: [Term<'a>], calls: [Term<'a>])
+        );
+        $crate::engine_nif!(
+            dirty submit_calls::submit as op_submit_many(event_loop: [Term<'a>], calls: [Term<'a>])
         );
         $crate::engine_nif!(
             pool_calls::start as op_pool_start(
@@ -241,6 +249,14 @@ macro_rules! engine_nifs {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! engine_nif {
+    (dirty $module:ident::$function:ident as $name:ident(
+        $($argument:ident: [$($type:tt)*]),*
+    )) => {
+        #[$crate::rustler::nif(schedule = "DirtyCpu")]
+        fn $name<'a>(env: Env<'a>, $($argument: $($type)*),*) -> Term<'a> {
+            $crate::$module::$function(env, $($argument),*)
+        }
+    };
     ($module:ident::$function:ident as $name:ident($($argument:ident: [$($type:tt)*]),*)) => {
         #[$crate::rustler::nif]
         fn $name<'a>(env: Env<'a>, $($argument: $($type)*),*) -> Term<'a> {

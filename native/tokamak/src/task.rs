@@ -95,9 +95,14 @@ impl Task {
         });
         if owned {
             let possession: Weak<Self> = Arc::downgrade(&task);
-            // The caller lives, as this is its call.
-            if let Some(owner) = owners::hold(env, &caller, task.key, possession) {
-                let _ = task.owner.set(owner);
+            match owners::hold(env, &caller, task.key, possession) {
+                Some(owner) => {
+                    let _ = task.owner.set(owner);
+                }
+                // Its caller was killed in a call that runs on a dirty scheduler.
+                None => {
+                    task.cancel();
+                }
             }
         } else {
             task.runtime.tasks().insert(task.key, Arc::downgrade(&task));

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tokamak::environment::Sender;
+use tokamak::owners;
 use tokamak::reply::Reply;
 use tokamak::submit::{LoopPort, NoPlace};
 use tokamak::table::Data;
@@ -17,6 +18,9 @@ use tokamak::task::Task;
 use tokamak::watcher;
 use tokamak_core::event::EventType;
 use tokamak_core::queue::Refused;
+
+/// More would hold the scheduler of the process that closes the loop.
+const TOLD_AT_ONCE: usize = 256;
 
 /// What is tied to a loop: it is told when the loop ends.
 #[derive(Default)]
@@ -52,19 +56,27 @@ impl Ties {
     /// The loop has ended.
     pub fn end(&self) {
         let ties = std::mem::take(&mut *self.by_key.lock());
-        for tie in ties.into_values() {
-            match tie {
-                Tie::Task(task) => {
-                    if let Some(task) = task.upgrade() {
-                        task.cancel();
-                    }
+        if ties.len() <= TOLD_AT_ONCE {
+            ties.into_values().for_each(Tie::tell);
+        } else {
+            owners::on_janitor(move || ties.into_values().for_each(Tie::tell));
+        }
+    }
+}
+
+impl Tie {
+    fn tell(self) {
+        match self {
+            Self::Task(task) => {
+                if let Some(task) = task.upgrade() {
+                    task.cancel();
                 }
-                Tie::Foreign(tie) => tie.call(),
-                #[cfg(target_os = "linux")]
-                Tie::Subprocess(subprocess) => {
-                    if let Some(subprocess) = subprocess.upgrade() {
-                        subprocess.abandon();
-                    }
+            }
+            Self::Foreign(tie) => tie.call(),
+            #[cfg(target_os = "linux")]
+            Self::Subprocess(subprocess) => {
+                if let Some(subprocess) = subprocess.upgrade() {
+                    subprocess.abandon();
                 }
             }
         }
