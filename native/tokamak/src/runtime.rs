@@ -84,8 +84,8 @@ pub fn with_current<R>(run: impl FnOnce(Option<&Arc<Runtime>>) -> R) -> R {
     run(RUNTIME.load().as_ref())
 }
 
-/// Drops values of an author's: within the runtime, as a drop may spawn, and one by one. A panic in a drop ends there, as
-/// a second one on its way would abort the VM.
+/// Drops values of an author's: within the runtime, as a drop may spawn, and one by one. A panic in a drop ends
+/// there, as a second one on its way would abort the VM.
 pub(crate) fn discard<T>(handle: &Handle, values: impl IntoIterator<Item = T>) {
     let _inside = handle.enter();
     for value in values {
