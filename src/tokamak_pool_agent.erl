@@ -61,12 +61,12 @@ add(Items, #state{run = Run} = State) ->
     _ = tokamak_pool:add_prepared(Run, Items),
     State.
 
-deliver(Results, #state{coordinator = Coordinator, results = Count} = State) ->
+deliver(Results, #state{coordinator = Coordinator, home = Home, results = Count} = State) ->
     {Plain, Children} = lists:mapfoldl(fun split/2, [], Results),
     {Here, Elsewhere, Again} = by_home(lists:append(Children), State),
     Counted = State#state{results = Count + length(Results), duplicates = State#state.duplicates + Again},
     Added = add(Here, Counted),
-    Coordinator ! {results, self(), Plain, Elsewhere, stats(Added)},
+    Coordinator ! {results, Home, Plain, Elsewhere, stats(Added)},
     Added.
 
 split({Item, {ok, {Result, Children}}}, Before) -> {{Item, {ok, Result}}, [Children | Before]};
@@ -93,10 +93,10 @@ key(false, Item) -> Item.
 %% All results are here, and all that they led to was added or sent.
 settle(#state{unsettled = 0} = State) ->
     State;
-settle(#state{coordinator = Coordinator, results = Results, unsettled = Unsettled} = State) ->
+settle(#state{coordinator = Coordinator, home = Home, results = Results, unsettled = Unsettled} = State) ->
     case stats(State) of
         #{dispatched := Results} = Stats ->
-            Coordinator ! {settled, self(), Unsettled, Stats},
+            Coordinator ! {settled, Home, Unsettled, Stats},
             State#state{unsettled = 0};
         _ ->
             State

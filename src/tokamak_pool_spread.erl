@@ -7,6 +7,9 @@
 %% settled it: until it, and what it led to at home, was run, and all that it led to elsewhere was counted. So
 %% the run is over when it is closed and nothing is outstanding.
 %%
+%% The coordinator never waits for a node: what it sends to another goes through a courier
+%% ({@link tokamak_pool_courier}).
+%%
 %% A coordinator that is killed tells nobody: a witness, linked to it, then tells the owner.
 %%
 %% `docs/scale.md' says how that behaves.
@@ -27,11 +30,12 @@
     monitor :: reference(),
     witness :: pid(),
     progress :: [term()],
+    %% By home: the agent here, and the couriers of agents elsewhere.
     agents :: tuple(),
     nodes :: #{pid() => node()},
-    %% Of agents that have results with the owner, the first to be acknowledged first.
-    unacknowledged = queue:new() :: queue:queue(pid()),
-    stats = #{} :: #{pid() => map()},
+    %% The homes of results that are with the owner, the first to be acknowledged first.
+    unacknowledged = queue:new() :: queue:queue(pos_integer()),
+    stats = #{} :: #{pos_integer() => map()},
     outstanding = 0 :: non_neg_integer(),
     open = true :: boolean()
 }).
@@ -137,16 +141,11 @@ init({Ref, Owner, Witness, Handler, Options, Nodes}) ->
 numbered(Nodes) ->
     lists:zip(lists:seq(1, length(Nodes)), Nodes).
 
-%% A node that is not connected is as good as lost.
 start_agent({Home, Node}, Handler, Options, Count) ->
     Args = [self(), Handler, Options, Home, Count],
-    case lists:member(Node, [node() | nodes()]) of
-        true ->
-            {Agent, _Monitor} = spawn_opt(Node, tokamak_pool_agent, serve, Args, [monitor]),
-            Agent;
-        false ->
-            {Agent, _Monitor} = spawn_monitor(fun() -> ok end),
-            Agent
+    case node() of
+        Node -> spawn_link(tokamak_pool_agent, serve, Args);
+        _ -> tokamak_pool_courier:start_link(Node, tokamak_pool_agent, Args)
     end.
 
 start_timer(infinity) ->
@@ -170,33 +169,33 @@ handle_call(_Request, _From, State) ->
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
-handle_cast({ack, Count}, #state{unacknowledged = Unacknowledged} = State) ->
-    {noreply, State#state{unacknowledged = acknowledge(Count, Unacknowledged)}};
+handle_cast({ack, Count}, State) ->
+    {noreply, acknowledge(Count, State)};
 handle_cast(close, State) ->
     continue(State#state{open = false});
 handle_cast(_Request, State) ->
     {noreply, State}.
 
-acknowledge(0, Unacknowledged) ->
-    Unacknowledged;
-acknowledge(Count, Unacknowledged) ->
-    case queue:out(Unacknowledged) of
-        {{value, Agent}, Rest} ->
-            Agent ! ack,
-            acknowledge(Count - 1, Rest);
+acknowledge(0, State) ->
+    State;
+acknowledge(Count, State) ->
+    case queue:out(State#state.unacknowledged) of
+        {{value, Home}, Rest} ->
+            element(Home, State#state.agents) ! ack,
+            acknowledge(Count - 1, State#state{unacknowledged = Rest});
         {empty, _} ->
-            Unacknowledged
+            State
     end.
 
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
-handle_info({results, Agent, Results, Elsewhere, Stats}, State) ->
+handle_info({results, Home, Results, Elsewhere, Stats}, State) ->
     ok = tell({results, Results}, State),
-    Unacknowledged = queue:in(Agent, State#state.unacknowledged),
-    Noted = note(Agent, Stats, State#state{unacknowledged = Unacknowledged}),
+    Unacknowledged = queue:in(Home, State#state.unacknowledged),
+    Noted = note(Home, Stats, State#state{unacknowledged = Unacknowledged}),
     {noreply, dispatch(Elsewhere, Noted)};
-handle_info({settled, Agent, Count, Stats}, #state{outstanding = Outstanding} = State) ->
-    continue(note(Agent, Stats, State#state{outstanding = Outstanding - Count}));
+handle_info({settled, Home, Count, Stats}, #state{outstanding = Outstanding} = State) ->
+    continue(note(Home, Stats, State#state{outstanding = Outstanding - Count}));
 handle_info({failed, Reason}, State) ->
     finish({error, Reason}, State);
 handle_info(timeout, State) ->
@@ -206,7 +205,7 @@ handle_info({'DOWN', Monitor, process, _, _}, #state{monitor = Monitor} = State)
 %% It ends first with the owner only, or when the run is cancelled.
 handle_info({'EXIT', Witness, _Reason}, #state{witness = Witness} = State) ->
     {stop, normal, State};
-handle_info({'DOWN', _, process, Agent, Reason}, #state{nodes = Nodes} = State) when is_map_key(Agent, Nodes) ->
+handle_info({'EXIT', Agent, Reason}, #state{nodes = Nodes} = State) when is_map_key(Agent, Nodes) ->
     finish({error, lost(maps:get(Agent, Nodes), Reason)}, State);
 handle_info(_Message, State) ->
     {noreply, State}.
@@ -216,15 +215,21 @@ lost(Node, shutdown) when Node =:= node() -> shutdown;
 lost(Node, {undef, _} = Reason) -> {no_tokamak, Node, Reason};
 lost(Node, _Reason) -> {nodedown, Node}.
 
-%% @private Agents watch this process, and end with it. What ends it otherwise is the witness's to tell.
+%% @private Agents watch this process, and end with it; couriers may be waiting for their node. What ends it otherwise
+%% is the witness's to tell.
 -spec terminate(term(), #state{}) -> true.
-terminate(normal, #state{ref = Ref}) ->
+terminate(normal, #state{ref = Ref} = State) ->
+    ok = end_couriers(State),
     forget(Ref);
 terminate(shutdown, #state{ref = Ref} = State) ->
     ok = tell({error, shutdown}, State),
     forget(Ref);
 terminate(_Reason, _State) ->
     true.
+
+%% The links do not: it ends normally.
+end_couriers(#state{nodes = Nodes}) ->
+    lists:foreach(fun(Pid) -> exit(Pid, shutdown) end, maps:keys(Nodes)).
 
 %%% The witness of a run
 
@@ -288,8 +293,8 @@ dispatch(Homes, State) ->
         Homes
     ).
 
-note(Agent, Stats, #state{stats = All} = State) ->
-    Noted = State#state{stats = All#{Agent => Stats}},
+note(Home, Stats, #state{stats = All} = State) ->
+    Noted = State#state{stats = All#{Home => Stats}},
     #{dispatched := Dispatched, succeeded := Succeeded, failed := Failed} = totals(Noted),
     Done = Succeeded + Failed,
     %% Done is what has ended, see handle_info.

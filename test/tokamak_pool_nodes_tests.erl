@@ -6,6 +6,8 @@
 -import(call_fixture, [op/1, until/1]).
 
 -define(SECONDS, 120).
+%% Of a node that does not answer it is known after 45 seconds at the earliest: who is done before did not wait for it.
+-define(BEFORE_IT_IS_LOST, 30_000).
 
 nodes_test_() ->
     {setup, fun start/0, fun stop/1, fun(Nodes) ->
@@ -25,6 +27,9 @@ nodes_test_() ->
                 {a_run_whose_coordinator_dies_fails, fun a_run_whose_coordinator_dies_fails/1},
                 {a_run_whose_supervisor_dies_fails, fun a_run_whose_supervisor_dies_fails/1},
                 {a_cancel_silences_a_run_whose_coordinator_died, fun a_cancel_silences_a_run_whose_coordinator_died/1},
+                {the_start_of_a_run_waits_for_no_node, fun the_start_of_a_run_waits_for_no_node/1},
+                {a_run_times_out_though_a_node_reads_nothing, fun a_run_times_out_though_a_node_reads_nothing/1},
+                {a_cancel_waits_for_no_node, fun a_cancel_waits_for_no_node/1},
                 {a_node_that_is_not_there_is_down, fun a_node_that_is_not_there_is_down/1},
                 {a_run_ends_with_the_application_of_its_owner, fun a_run_ends_with_the_application_of_its_owner/1}
             ]
@@ -173,6 +178,62 @@ a_cancel_silences_a_run_whose_coordinator_died(Nodes) ->
     nothing_is_left(Nodes),
     ?assertEqual({messages, []}, process_info(self(), messages)).
 
+the_start_of_a_run_waits_for_no_node(_Nodes) ->
+    with_hanging_node(4, fun(_Node) -> none end, fun(Node, none) ->
+        Options = #{nodes => [node(), Node], timeout => 100},
+        ?assertEqual({error, timeout}, tokamak_pool:run({op, op(hangs)}, [1, 2, 3], Options)),
+        Ref = tokamak_pool:start({op, op(hangs)}, [1, 2, 3], #{nodes => [Node]}),
+        ?assertMatch({ok, [{1, {ok, 1}}], _}, tokamak_pool:run(fun(N) -> {ok, N, []} end, [1], #{})),
+        ok = tokamak_pool:cancel(Ref)
+    end).
+
+a_run_times_out_though_a_node_reads_nothing(_Nodes) ->
+    Start = fun(Node) -> start_on(Node, #{timeout => 3000}) end,
+    with_hanging_node(5, Start, fun(_Node, Ref) ->
+        ok = add_much(Ref),
+        ?assertEqual({[], {error, timeout}}, tokamak_test:results(Ref))
+    end).
+
+a_cancel_waits_for_no_node(_Nodes) ->
+    Start = fun(Node) -> start_on(Node, #{}) end,
+    with_hanging_node(6, Start, fun(_Node, Ref) ->
+        ok = add_much(Ref),
+        ok = tokamak_pool:cancel(Ref),
+        ?assertEqual({messages, []}, process_info(self(), messages))
+    end).
+
+%% A run whose part there has begun.
+start_on(Node, Options) ->
+    Handler = fun(first) -> {ok, first, []}; (_) -> receive after infinity -> ok end end,
+    Ref = tokamak_pool:start(Handler, [first], Options#{nodes => [Node]}),
+    receive {tokamak, Ref, {results, [{first, {ok, first}}]}} -> Ref end.
+
+%% More than a connection takes.
+add_much(Ref) ->
+    Large = binary:copy(<<0>>, 100_000),
+    lists:foreach(
+        fun(Part) -> ok = tokamak_pool:add(Ref, [{Part, N, Large} || N <- lists:seq(1, 100)]) end, lists:seq(1, 5)
+    ).
+
+%% The node neither reads nor answers, but stays connected, while it is used.
+with_hanging_node(Number, Prepare, Use) ->
+    {Peer, Node} = start_node(Number),
+    OsPid = integer_to_list(tokamak_peer:os_pid(Peer)),
+    try
+        Prepared = Prepare(Node),
+        [] = os:cmd("kill -STOP " ++ OsPid),
+        {Microseconds, _} =
+            try
+                timer:tc(fun() -> Use(Node, Prepared) end)
+            after
+                [] = os:cmd("kill -CONT " ++ OsPid)
+            end,
+        ?assert(Microseconds div 1000 < ?BEFORE_IT_IS_LOST),
+        nothing_is_left_on([node(), Node])
+    after
+        tokamak_peer:end_peer(Peer)
+    end.
+
 coordinator(Ref) ->
     {ok, Coordinator, _Owner} = tokamak_pool_spread:find(Ref),
     Coordinator.
@@ -200,6 +261,9 @@ a_run_ends_with_the_application_of_its_owner(Nodes) ->
     nothing_is_left(Nodes).
 
 nothing_is_left(Nodes) ->
+    nothing_is_left_on(names(Nodes)).
+
+nothing_is_left_on(Names) ->
     lists:foreach(
         fun(Node) ->
             until(fun() ->
@@ -207,5 +271,5 @@ nothing_is_left(Nodes) ->
                 InFlight =:= 0 andalso rpc:call(Node, supervisor, which_children, [tokamak_pool_sup]) =:= []
             end)
         end,
-        names(Nodes)
+        Names
     ).

@@ -1,0 +1,36 @@
+%% SPDX-License-Identifier: Apache-2.0
+%% @doc Between the coordinator of a shared run ({@link tokamak_pool_spread}) and its agent on another node.
+%%
+%% To start a process on a node, and to send to one, waits as long as the node does not answer or does not read. So
+%% that it is not the coordinator that waits, each agent on another node has a courier, which starts it and passes
+%% on what it is sent, in that order. It ends with its agent, for the same reason.
+%% @private
+-module(tokamak_pool_courier).
+
+-export([start_link/3]).
+
+%% @doc Starts a courier, and by it an agent on a node, which is to serve with these arguments.
+-spec start_link(node(), module(), [term()]) -> pid().
+start_link(Node, Module, Args) ->
+    spawn_link(fun() -> start_agent(Node, Module, Args) end).
+
+%% A node that is not connected is as good as lost.
+start_agent(Node, Module, Args) ->
+    case lists:member(Node, nodes()) of
+        true ->
+            {Agent, Monitor} = spawn_opt(Node, Module, serve, Args, [monitor]),
+            pass_on(Agent, Monitor);
+        false ->
+            exit(noconnection)
+    end.
+
+pass_on(Agent, Monitor) ->
+    receive
+        {'DOWN', Monitor, process, Agent, Reason} ->
+            exit(Reason);
+        Message ->
+            case erlang:send(Agent, Message, [noconnect]) of
+                ok -> pass_on(Agent, Monitor);
+                noconnect -> exit(noconnection)
+            end
+    end.
