@@ -211,6 +211,9 @@ handle({Port, {data, Data}}, #state{socket = Port} = State) ->
     deliver(subprocess_stdout, Data, undefined, State);
 handle({Port, {exit_status, Status}}, #state{socket = Port} = State) ->
     last(subprocess_exit, Status, State);
+%% With `eof' the port stays open. Its status, if it gives one, comes before: the VM waits for it.
+handle({Port, eof}, #state{socket = Port, kind = port} = State) ->
+    gone(State);
 handle({'DOWN', Monitor, _, _, _}, #state{monitor = Monitor} = State) ->
     gone(State);
 handle({'DOWN', Monitor, process, _, _}, #state{server = Monitor} = State) ->

@@ -539,9 +539,10 @@ submit_many(Loop, Calls) ->
 %% `gen_tcp:send/2' or `gen_udp:send/4' on the socket, and `gen_tcp:close/1'.
 %%
 %% Ports: `subprocess_stdout' with what the port gives, and `subprocess_exit' with its status, if it was opened with
-%% `exit_status', or else `undefined' when it is closed. Ports know no credit: what the program behind one writes is
-%% not bounded, which is what {@link tokamak_subprocess} is for. `Port ! {Owner, {command, Data}}' is refused by a
-%% port that changed hands; `port_command/2' still writes.
+%% `exit_status', or else `undefined' when it is closed (of a port with `eof': when its output ends, and it is closed
+%% then). Ports know no credit: what the program behind one writes is not bounded, which is what
+%% {@link tokamak_subprocess} is for. `Port ! {Owner, {command, Data}}' is refused by a port that changed hands;
+%% `port_command/2' still writes.
 %%
 %% `not_supported': a raw loop. `not_owner': the calling process does not own it. `einval': it is closed, or it
 %% listens; the messages of a closed one stay in the caller's mailbox.

@@ -16,6 +16,7 @@ adopt_test_() ->
             {"a port's output and exit become events", fun port/0},
             {"a port's output keeps its order, whatever was in its owner's mailbox", fun port_order/0},
             {"a port without exit_status ends with undefined", fun port_without_status/0},
+            {"a port opened with eof ends with it, and with its status if it has one", fun port_with_eof/0},
             {"a raw loop, a stranger's socket, a closed and a listening one are refused", fun refused/0},
             {"a socket that closes meanwhile is an error, and leaves no process", fun closed_meanwhile/0},
             {"wrong arguments raise badarg", fun misuse/0}
@@ -229,6 +230,20 @@ port_without_status() ->
     ok = tokamak_loop:adopt(Loop, Port, 6),
     true = port_command(Port, "it\n"),
     ?assertEqual([{6, subprocess_stdout, <<"got it\n">>}, {6, subprocess_exit, undefined}], poll(Loop, 2)),
+    ok = tokamak_loop:destroy(Loop).
+
+port_with_eof() ->
+    {ok, Loop} = tokamak_loop:new(),
+    [
+        begin
+            Port = open_port({spawn, "sh -c 'read x; echo got $x; exit 7'"}, [binary, eof | Options]),
+            ok = tokamak_loop:adopt(Loop, Port, 6),
+            true = port_command(Port, "it\n"),
+            ?assertEqual([{6, subprocess_stdout, <<"got it\n">>}, {6, subprocess_exit, Status}], poll(Loop, 2)),
+            tokamak_wait:until(fun() -> erlang:port_info(Port) =:= undefined end)
+        end
+     || {Options, Status} <- [{[], undefined}, {[exit_status], 7}]
+    ],
     ok = tokamak_loop:destroy(Loop).
 
 refused() ->
