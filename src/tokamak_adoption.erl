@@ -70,13 +70,22 @@ adopt({Kind, Socket, _, _, _} = Source) ->
                             {error, closed}
                     end;
                 {error, _} = Error ->
-                    Pid ! stop,
-                    Error
+                    refused(Pid, Error)
             end;
         {error, shutdown} ->
             {error, closed};
         {error, _} = Error ->
             Error
+    end.
+
+%% Its process ends with the loop: nothing can be handed over to it then.
+refused(Pid, Error) ->
+    case is_process_alive(Pid) of
+        true ->
+            Pid ! stop,
+            Error;
+        false ->
+            {error, closed}
     end.
 
 %% With the messages that the process is still to be given, which come before those in its mailbox.

@@ -19,6 +19,7 @@ adopt_test_() ->
             {"a port opened with eof ends with it, and with its status if it has one", fun port_with_eof/0},
             {"a raw loop, a stranger's socket, a closed and a listening one are refused", fun refused/0},
             {"a socket that closes meanwhile is an error, and leaves no process", fun closed_meanwhile/0},
+            {"a loop that ends meanwhile is closed", fun loop_ends_meanwhile/0},
             {"wrong arguments raise badarg", fun misuse/0}
         ])
     ]).
@@ -278,6 +279,18 @@ closed_meanwhile() ->
     ],
     tokamak_test:wait_for(Before, fun loop_processes/0),
     ok = tokamak_loop:destroy(Loop).
+
+%% Its process has ended since it was looked up.
+loop_ends_meanwhile() ->
+    {ok, Loop} = tokamak_loop:new(#{name => ?MODULE}),
+    Server = whereis(?MODULE),
+    ok = tokamak_loop:destroy(Loop),
+    tokamak_test:wait_for_end(Server),
+    tokamak_test:repeat(300, fun() ->
+        {_, Socket} = connection(inet),
+        ?assertEqual({error, closed}, tokamak_adoption:adopt({tcp, Socket, Loop, Server, 1})),
+        gen_tcp:close(Socket)
+    end).
 
 misuse() ->
     {ok, Loop} = tokamak_loop:new(),
