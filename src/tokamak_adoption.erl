@@ -103,7 +103,10 @@ hand_over(tcp, Socket, Pid) ->
         false -> forwarded(gen_tcp:controlling_process(Socket, Pid))
     end;
 hand_over(udp, Socket, Pid) ->
-    forwarded(gen_udp:controlling_process(Socket, Pid));
+    case forwarded(gen_udp:controlling_process(Socket, Pid)) of
+        {ok, []} -> {ok, datagrams(Socket)};
+        {error, _} = Error -> Error
+    end;
 hand_over(port, Port, Pid) ->
     case erlang:port_info(Port, connected) of
         {connected, Owner} when Owner =:= self() ->
@@ -126,6 +129,14 @@ forwarded(ok) -> {ok, []};
 forwarded({error, badarg}) -> {error, einval};
 forwarded({error, closed}) -> {error, einval};
 forwarded({error, _} = Error) -> Error.
+
+%% With the socket backend OTP forwards none of them.
+datagrams(Socket) ->
+    receive
+        {udp, Socket, _IP, _Port, _Data} = Message -> [Message | datagrams(Socket)];
+        {udp, Socket, _IP, _Port, _Ancillary, _Data} = Message -> [Message | datagrams(Socket)]
+    after 0 -> []
+    end.
 
 %% What came before the port changed hands. It is not sent one by one: the port sends to its new owner meanwhile.
 messages(Port) ->

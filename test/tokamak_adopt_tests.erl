@@ -32,7 +32,8 @@ on_both_backends() ->
         {"TCP: the socket is closed when the loop ends", fun loop_ends/1},
         {"TCP: a socket whose adopter dies half-way is closed", fun adopter_dies/1},
         {"TCP: nothing is lost of a peer that closes while its socket is adopted", fun peer_closes_meanwhile/1},
-        {"UDP: datagrams come with their sender", fun udp/1}
+        {"UDP: datagrams come with their sender", fun udp/1},
+        {"UDP: datagrams in the owner's mailbox become events, too", fun udp_mailbox/1}
     ].
 
 tcp(Backend) ->
@@ -158,6 +159,18 @@ udp(Backend) ->
     ?assertMatch({ok, {_, HerePort, <<"back">>}}, gen_udp:recv(There, 0, 5000)),
     ok = gen_udp:close(Here),
     ?assertEqual([{4, socket_closed, undefined}], poll(Loop, 1)),
+    ok = tokamak_loop:destroy(Loop).
+
+udp_mailbox(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    {ok, Here} = gen_udp:open(0, backend(Backend) ++ [binary, {ip, {127, 0, 0, 1}}, {active, true}]),
+    {ok, There} = gen_udp:open(0, [binary, {ip, {127, 0, 0, 1}}]),
+    {ok, HerePort} = inet:port(Here),
+    {ok, TherePort} = inet:port(There),
+    [ok = gen_udp:send(There, {127, 0, 0, 1}, HerePort, Data) || Data <- [<<"a">>, <<"b">>]],
+    tokamak_wait:until(fun() -> process_info(self(), message_queue_len) =:= {message_queue_len, 2} end),
+    ok = tokamak_loop:adopt(Loop, Here, 4),
+    ?assertEqual([{4, socket_data, {{127, 0, 0, 1}, TherePort, Data}} || Data <- [<<"a">>, <<"b">>]], poll(Loop, 2)),
     ok = tokamak_loop:destroy(Loop).
 
 mailbox() ->
