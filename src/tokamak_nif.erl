@@ -33,6 +33,7 @@
     loop_stop_waiting/1,
     loop_dispatch/1,
     loop_dispatched/2,
+    loop_give_back/3,
     loop_register/4,
     loop_unregister/2,
     loop_watch/4,
@@ -186,11 +187,17 @@ loop_poll(_Loop, _Reference) -> ?STUB.
 loop_stop_waiting(_Loop) -> ?STUB.
 
 -spec loop_dispatch(term()) ->
-    {more | empty, [{pid(), pos_integer(), tuple()}]} | error() | not_owner | badarg.
+    {more | empty, [{pid(), pos_integer(), tuple()} | {pid(), pos_integer(), tuple(), windowed}]}
+    | error()
+    | not_owner
+    | badarg.
 loop_dispatch(_Loop) -> ?STUB.
 
 -spec loop_dispatched(term(), non_neg_integer()) -> ok | error() | not_owner | badarg.
 loop_dispatched(_Loop, _Count) -> ?STUB.
+
+-spec loop_give_back(term(), term(), term()) -> ok | error() | not_owner | badarg.
+loop_give_back(_Loop, _CallbackId, _Count) -> ?STUB.
 
 -spec loop_register(term(), term(), pid(), reference()) -> ok | error() | badarg.
 loop_register(_Loop, _CallbackId, _Pid, _Reference) -> ?STUB.

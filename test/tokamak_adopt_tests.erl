@@ -28,6 +28,8 @@ on_both_backends() ->
     [
         {"TCP: data comes, gen_tcp:send answers, the end comes once", fun tcp/1},
         {"TCP: a peer waits while nobody polls, and nothing is lost", fun back_pressure/1},
+        {"TCP: a peer waits while its handler does not receive, and nothing is lost", fun handler_back_pressure/1},
+        {"TCP: a peer that waits for its handler goes on when that dies", fun handler_dies/1},
         {"TCP: a socket that somebody closes is closed once", fun closed_here/1},
         {"TCP: the socket is closed when the loop ends", fun loop_ends/1},
         {"TCP: a socket whose adopter dies half-way is closed", fun adopter_dies/1},
@@ -78,6 +80,56 @@ all(Loop, Chunks) ->
     case lists:last(Events) of
         {3, socket_closed, undefined} -> iolist_to_binary(All);
         {3, socket_data, _} -> all(Loop, All)
+    end.
+
+handler_back_pressure(Backend) ->
+    {ok, Loop} = tokamak_loop:new(#{max_queue => 1000}),
+    Handler = spawn(fun() -> receive {take, From, Reference} -> From ! {self(), received(Reference, [])} end end),
+    Ref = tokamak_loop:register(Loop, 3, Handler),
+    Data = binary:copy(<<"0123456789">>, 4_000_000),
+    Sender = send_to_handler(Backend, Loop, Handler, Data),
+    ok = tokamak_loop:post(Loop, 2, user, others_go_on),
+    ?assertEqual([{2, user, others_go_on}], poll(Loop, 1)),
+    Handler ! {take, self(), Ref},
+    receive {Handler, Received} -> ?assert(Data =:= Received) after 30_000 -> erlang:error(data_missing) end,
+    tokamak_wait:until(fun() -> not is_process_alive(Sender) end),
+    ok = tokamak_loop:destroy(Loop).
+
+handler_dies(Backend) ->
+    {ok, Loop} = tokamak_loop:new(),
+    Handler = spawn(fun() -> receive never -> ok end end),
+    _ = tokamak_loop:register(Loop, 3, Handler),
+    Sender = send_to_handler(Backend, Loop, Handler, binary:copy(<<"0123456789">>, 4_000_000)),
+    exit(Handler, kill),
+    ?assert(byte_size(all(Loop, [])) > 0),
+    tokamak_wait:until(fun() -> not is_process_alive(Sender) end),
+    ok = tokamak_loop:destroy(Loop).
+
+%% Sends to a handler that does not receive, until as much is under way as may be.
+send_to_handler(Backend, Loop, Handler, Data) ->
+    {Client, Server} = connection(Backend),
+    Sender = spawn(fun() -> receive go -> ok end, ok = gen_tcp:send(Client, Data), gen_tcp:close(Client) end),
+    ok = gen_tcp:controlling_process(Client, Sender),
+    ok = tokamak_loop:adopt(Loop, Server, 3),
+    Sender ! go,
+    tokamak_wait:until(fun() ->
+        in_mailbox(Handler) >= 4 * 1024 * 1024 orelse maps:get(queued, tokamak_loop:info(Loop)) > 0
+    end),
+    receive after 200 -> ok end,
+    ?assert(in_mailbox(Handler) =< 12 * 1024 * 1024),
+    ?assert(maps:get(queued, tokamak_loop:info(Loop)) =< 16),
+    ?assert(is_process_alive(Sender)),
+    Sender.
+
+in_mailbox(Pid) ->
+    {messages, Messages} = process_info(Pid, messages),
+    lists:sum([byte_size(Bin) || {tokamak, _, {event, 3, socket_data, Bin}} <- Messages]).
+
+received(Reference, Chunks) ->
+    receive
+        {tokamak, Reference, {event, 3, socket_data, Bin}} -> received(Reference, [Chunks, Bin]);
+        {tokamak, Reference, {event, 3, socket_closed, undefined}} -> iolist_to_binary(Chunks)
+    after 10_000 -> data_missing
     end.
 
 closed_here(Backend) ->

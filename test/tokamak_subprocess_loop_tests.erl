@@ -13,6 +13,13 @@ loop_test_() ->
             {"a handler gets them as messages", fun handler/0},
             {"the owner of a raw loop drains them", fun raw/0},
             {"a child that floods waits while nobody polls, and nothing is lost", {timeout, 60, fun flood/0}},
+            {"a child that floods waits while its handler does not receive, and nothing is lost",
+                {timeout, 60, fun flood_of_a_handler/0}},
+            {"a child that floods waits while its handler's mailbox is long, and nothing is lost",
+                {timeout, 60, fun flood_of_a_lagging_handler/0}},
+            {"a child that waits for its handler goes on when that dies, leaves or is replaced",
+                {timeout, 60, fun flood_without_its_handler/0}},
+            {"many small outputs reach a handler that waits for the exit first", {timeout, 60, fun exit_first/0}},
             {"recv and active are for others", fun not_supported/0},
             {"the subprocess is stopped when its loop ends", fun loop_ends/0},
             {"a start is told when its loop ends meanwhile", {timeout, 60, fun loop_ends_meanwhile/0}},
@@ -74,6 +81,119 @@ count(Loop, Bytes) ->
         {1, subprocess_exit, Status} -> {Status, Bytes + More};
         _ -> count(Loop, Bytes + More)
     end.
+
+%% What `seq' writes to a handler that is asleep: more than may be under way to it.
+-define(NUMBERS, 6_000_000).
+-define(UNDER_WAY, 16 * 1024 * 1024).
+
+flood_of_a_handler() ->
+    {ok, Loop} = tokamak_loop:new(#{max_queue => 1000}),
+    {Handler, Ref} = sleeping_handler(Loop, 1),
+    P = start_seq(Loop, 1),
+    waits(P),
+    ?assert(maps:get(queued, tokamak_loop:info(Loop)) =< 16),
+    ok = tokamak_loop:post(Loop, 2, user, others_go_on),
+    ?assertEqual([{2, user, others_go_on}], poll(Loop, 1)),
+    Handler ! {take, self(), Ref},
+    ?assertEqual({0, md5_of_seq()}, taken(Handler)),
+    ok = tokamak_loop:destroy(Loop).
+
+flood_of_a_lagging_handler() ->
+    {ok, Loop} = tokamak_loop:new(#{max_queue => 10_000}),
+    {Handler, Ref} = sleeping_handler(Loop, 1),
+    [ok = tokamak_loop:post(Loop, 1, user, N) || N <- lists:seq(1, 5000)],
+    tokamak_wait:until(fun() -> mailbox(Handler) > 1024 end),
+    P = start_seq(Loop, 1),
+    tokamak_wait:until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) + mailbox(Handler) =:= 5016 end),
+    receive after 200 -> ok end,
+    ?assertEqual(5016, maps:get(queued, tokamak_loop:info(Loop)) + mailbox(Handler)),
+    ?assertMatch(#{stdout := Bytes} when Bytes =< ?UNDER_WAY, ?s:info(P)),
+    Handler ! {take, self(), Ref},
+    ?assertEqual({0, md5_of_seq()}, taken(Handler)),
+    tokamak_wait:until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) =:= 0 end),
+    ok = tokamak_loop:destroy(Loop).
+
+flood_without_its_handler() ->
+    [
+        begin
+            {ok, Loop} = tokamak_loop:new(),
+            {Handler, _} = sleeping_handler(Loop, 1),
+            P = start_seq(Loop, 1),
+            waits(P),
+            End(Loop, Handler),
+            exit(Handler, kill),
+            ok = tokamak_loop:destroy(Loop)
+        end
+     || End <- [fun handler_dies/2, fun handler_leaves/2, fun handler_is_replaced/2]
+    ].
+
+handler_dies(Loop, Handler) ->
+    exit(Handler, kill),
+    ?assertMatch({0, _}, count(Loop, 0)).
+
+handler_leaves(Loop, _Handler) ->
+    ok = tokamak_loop:unregister(Loop, 1),
+    ?assertMatch({0, _}, count(Loop, 0)).
+
+handler_is_replaced(Loop, _Handler) ->
+    Ref = tokamak_loop:register(Loop, 1, self()),
+    ?assertMatch({0, _}, receive_output(Ref, erlang:md5_init())).
+
+%% The child has more of small outputs than its window: waiting for the exit must not keep it from coming.
+exit_first() ->
+    {ok, Loop} = tokamak_loop:new(),
+    Ref = tokamak_loop:register(Loop, 1, self()),
+    {ok, P} = ?s:start(["cat"], #{loop => {Loop, 1}}),
+    [
+        begin
+            ok = ?s:write(P, "x"),
+            tokamak_wait:until(fun() -> maps:get(stdout, ?s:info(P)) =:= N end)
+        end
+     || N <- lists:seq(1, 100)
+    ],
+    ok = ?s:close_stdin(P),
+    receive
+        {tokamak, Ref, {event, 1, subprocess_exit, Status}} -> ?assertEqual(0, Status)
+    after 5000 -> erlang:error(no_exit)
+    end,
+    ?assertEqual(100, length([x || {tokamak, _, {event, 1, subprocess_stdout, <<"x">>}} <- tokamak_test:mailbox()])),
+    ok = tokamak_loop:destroy(Loop).
+
+start_seq(Loop, Id) ->
+    {ok, P} = ?s:start(["seq", integer_to_list(?NUMBERS)], #{loop => {Loop, Id}}),
+    P.
+
+md5_of_seq() ->
+    [Sum, _] = string:split(os:cmd("seq " ++ integer_to_list(?NUMBERS) ++ " | md5sum"), " "),
+    Sum.
+
+%% It wrote what may be under way, and then no more.
+waits(P) ->
+    tokamak_wait:until(fun() -> maps:get(stdout, ?s:info(P)) >= 4 * 1024 * 1024 end),
+    receive after 200 -> ok end,
+    ?assertMatch(#{stdout := Bytes} when Bytes =< ?UNDER_WAY, ?s:info(P)).
+
+sleeping_handler(Loop, Id) ->
+    Handler = spawn(fun() ->
+        receive {take, From, Ref} -> From ! {self(), receive_output(Ref, erlang:md5_init())} end
+    end),
+    {Handler, tokamak_loop:register(Loop, Id, Handler)}.
+
+receive_output(Ref, Sum) ->
+    receive
+        {tokamak, Ref, {event, 1, subprocess_stdout, Bin}} -> receive_output(Ref, erlang:md5_update(Sum, Bin));
+        {tokamak, Ref, {event, 1, subprocess_exit, Status}} ->
+            {Status, string:lowercase(binary_to_list(binary:encode_hex(erlang:md5_final(Sum))))};
+        {tokamak, Ref, {event, 1, user, _}} -> receive_output(Ref, Sum)
+    after 10_000 -> output_missing
+    end.
+
+taken(Handler) ->
+    receive {Handler, Taken} -> Taken after 40_000 -> erlang:error(handler_got_not_enough) end.
+
+mailbox(Pid) ->
+    {message_queue_len, Length} = process_info(Pid, message_queue_len),
+    Length.
 
 not_supported() ->
     {ok, Loop} = tokamak_loop:new(),

@@ -19,7 +19,7 @@ rustler::atoms! {
 
     backend, busy_polls, busy_polls_in_vain, callback_ids, coalesced, drained, handlers, high_water_mark,
     kind, max_queue, max_timers, owner, pushed, queued, raw, readers, refused, regular, pollable, supervised,
-    timers, wakes, watched, writers, loops, owners, fds,
+    timers, wakes, watched, windowed, writers, loops, owners, fds,
 
     directory, done, evicted, file, link, other, held_back, keys, percent, progress, running, shown, status, subscribers, total,
 

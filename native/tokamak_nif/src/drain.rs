@@ -7,13 +7,13 @@
 
 use crate::atoms;
 use crate::event_loop::{EventLoop, Waiter};
-use crate::payload::{self, Event, Payload};
+use crate::payload::{self, Event, Payload, Place};
 use crate::transfer;
 use crate::watch::{Direction, Watch};
 use rustix::event::PollFd;
 use rustix::fd::{AsFd, OwnedFd};
 use rustler::{Encoder, Env};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokamak::environment::{Sender, TermList};
@@ -44,6 +44,8 @@ pub struct Drain {
     pub parked: VecDeque<Event>,
     /// Parked events whose callback id got a handler.
     pub overdue: VecDeque<Event>,
+    /// Places of events that were dispatched, by callback id, until the loop's process gives them back.
+    pub places: HashMap<u64, VecDeque<Place>>,
 }
 
 /// What a poll found.
@@ -320,7 +322,12 @@ impl EventLoop {
             return self.queue.release(1);
         };
         match self.handlers.message(env, id, event) {
-            Ok(message) => terms.push(message),
+            Ok((message, place)) => {
+                terms.push(message);
+                if let Some(place) = place {
+                    state.places.entry(id).or_default().push_back(place);
+                }
+            }
             // A descriptor got another callback id just now, which has no handler.
             Err(event) if payload::put_back(&event) => state.parked.push_back(event),
             Err(_) => self.queue.release(1),

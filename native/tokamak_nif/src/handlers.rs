@@ -6,7 +6,7 @@
 
 use crate::atoms;
 use crate::event_loop::EventLoop;
-use crate::payload::{self, Event};
+use crate::payload::{self, Event, Place};
 use crate::watch::{Direction, Watch};
 use parking_lot::RwLock;
 use rustler::{Encoder, Env, LocalPid, Term};
@@ -62,11 +62,17 @@ impl Handlers {
         removed
     }
 
-    /// `{Pid, Id, {tokamak, Ref, {event, Id, Type, Data}}}`, for the loop's process to send.
+    /// `{Pid, Id, {tokamak, Ref, {event, Id, Type, Data}}}`, for the loop's process to send; with `windowed` as
+    /// a fourth element, and the place, where the event has one in a window.
     ///
     /// # Errors
     /// The event, when the id has no handler.
-    pub fn message<'a>(&self, env: Env<'a>, id: u64, event: Event) -> Result<Term<'a>, Event> {
+    pub fn message<'a>(
+        &self,
+        env: Env<'a>,
+        id: u64,
+        event: Event,
+    ) -> Result<(Term<'a>, Option<Place>), Event> {
         let by_id = self.by_id.read();
         let Some(handler) = by_id.get(&id) else {
             return Err(event);
@@ -75,8 +81,14 @@ impl Handlers {
         let pid = handler.pid;
         drop(by_id);
         let kind = atoms::event_type(event.kind);
-        let payload = (atoms::event(), id, kind, event.payload.into_term(env));
-        Ok((pid, id, (atoms::tokamak(), reference, payload)).encode(env))
+        let (data, place) = event.payload.into_term_and_place(env);
+        let payload = (atoms::event(), id, kind, data);
+        let message = (atoms::tokamak(), reference, payload);
+        let dispatched = match place {
+            Some(_) => (pid, id, message, atoms::windowed()).encode(env),
+            None => (pid, id, message).encode(env),
+        };
+        Ok((dispatched, place))
     }
 
     /// Tells every handler that the loop has ended.
@@ -149,11 +161,25 @@ impl EventLoop {
         let removed = self.handlers.remove(id);
         let overdue = std::mem::take(&mut state.overdue);
         state.parked.extend(overdue);
+        let places = state.places.remove(&id).unwrap_or_default();
         drop(state);
+        give_back(env, places);
         if removed {
             self.give_back_descriptors(id);
             self.wake_waiter(Sender::Process(env), atoms::ready());
         }
+    }
+
+    /// The first `count` places that events of an id have in the windows of their sources are given back.
+    pub fn give_back_places(&self, env: Env, id: u64, count: usize) {
+        let mut state = self.drain.lock();
+        let Some(places) = state.places.get_mut(&id) else {
+            return;
+        };
+        let count = count.min(places.len());
+        let first: Vec<Place> = places.drain(..count).collect();
+        drop(state);
+        give_back(env, first);
     }
 
     /// Descriptors that the handler was told of, and did not come back for, are the pollers' now.
@@ -178,5 +204,11 @@ impl EventLoop {
             .flat_map(|watch| Direction::BOTH.map(|direction| (Arc::clone(&watch), direction)))
             .filter(|(watch, direction)| watch.with(*direction, |state| state.is_watched_for(id)))
             .collect()
+    }
+}
+
+fn give_back(env: Env, places: impl IntoIterator<Item = Place>) {
+    for place in places {
+        place.give_back(Sender::Process(env));
     }
 }

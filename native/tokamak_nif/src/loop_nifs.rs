@@ -18,7 +18,7 @@ use tokamak_core::event_id::MAX_ID;
 use tokamak_core::queue::Refused;
 use tokamak_core::timers::NotStarted;
 
-entry::nifs! { loop_drain: 3, loop_poll: 2, loop_dispatch: 1, loop_dispatched: 2, loop_selected: 2, loop_post: 4, timer_start: 3, timer_cancel: 2 }
+entry::nifs! { loop_drain: 3, loop_poll: 2, loop_dispatch: 1, loop_dispatched: 2, loop_give_back: 3, loop_selected: 2, loop_post: 4, timer_start: 3, timer_cancel: 2 }
 
 /// The type of the handles of loops.
 pub static HANDLES: HandleType<EventLoop> = HandleType::new();
@@ -207,6 +207,20 @@ fn loop_dispatched<'a>(env: Env<'a>, [handle, count]: [Term<'a>; 2]) -> Term<'a>
         event_loop
             .queue
             .release(count.min(event_loop.queue.len() as usize));
+        atoms::ok().encode(env)
+    })
+}
+
+/// The loop's process gives back the first `count` places that events of an id have in their sources' windows.
+fn loop_give_back<'a>(env: Env<'a>, [handle, id, count]: [Term<'a>; 3]) -> Term<'a> {
+    let (Some(id), Ok(count)) = (callback_id(id), count.decode::<usize>()) else {
+        return atoms::badarg().encode(env);
+    };
+    with_loop(handle, |event_loop| {
+        if event_loop.owner != env.pid() {
+            return atoms::not_owner().encode(env);
+        }
+        event_loop.give_back_places(env, id, count);
         atoms::ok().encode(env)
     })
 }

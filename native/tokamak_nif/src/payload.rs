@@ -3,7 +3,6 @@
 
 use crate::atoms;
 use crate::watch::{Direction, Watch};
-use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, LocalPid, NewBinary, Term};
 use std::sync::Arc;
 use tokamak::environment::{SavedTerm, SavedTerms, Sender, on_scheduler};
@@ -44,10 +43,41 @@ pub enum Payload {
     TermOf(Arc<SavedTerms>, usize),
 }
 
-/// A term whose sender is told, once, that it was taken.
+/// A term whose sender is told that it was taken.
 pub struct Acknowledged {
     term: SavedTerm,
-    sender: Mutex<Option<(LocalPid, SavedTerm)>>,
+    acknowledgement: Acknowledgement,
+}
+
+/// Who is told that a term was taken, and under which reference.
+pub struct Acknowledgement {
+    sender: LocalPid,
+    reference: SavedTerm,
+}
+
+/// A place in the window of an event's source, which goes on when it is given back.
+pub enum Place {
+    #[cfg(target_os = "linux")]
+    Output(crate::subprocess::Permit),
+    Acknowledged(Acknowledgement),
+}
+
+impl Place {
+    pub fn give_back(self, consumer: Sender) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Output(permit) => drop(permit),
+            Self::Acknowledged(acknowledgement) => acknowledgement.send(consumer),
+        }
+    }
+}
+
+impl Acknowledgement {
+    fn send(self, consumer: Sender) {
+        consumer.send(&self.sender, |env| {
+            (atoms::tokamak(), self.reference.load(env), atoms::taken()).encode(env)
+        });
+    }
 }
 
 impl Acknowledged {
@@ -55,22 +85,20 @@ impl Acknowledged {
     pub fn new(term: Term, sender: LocalPid, reference: Term) -> Self {
         Self {
             term: SavedTerm::save(term),
-            sender: Mutex::new(Some((sender, SavedTerm::save(reference)))),
+            acknowledgement: Acknowledgement {
+                sender,
+                reference: SavedTerm::save(reference),
+            },
         }
     }
 
-    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
-        let sender = self.sender.lock().take();
-        if let Some((pid, reference)) = sender {
-            // Events are encoded by their consumer: in its NIF call, or on a thread of its own.
-            let consumer = match on_scheduler() {
-                true => Sender::Process(env),
-                false => Sender::Thread,
-            };
-            consumer.send(&pid, |env| {
-                (atoms::tokamak(), reference.load(env), atoms::taken()).encode(env)
-            });
-        }
+    fn encode(self, env: Env) -> Term {
+        // Events are encoded by their consumer: in its NIF call, or on a thread of its own.
+        let consumer = match on_scheduler() {
+            true => Sender::Process(env),
+            false => Sender::Thread,
+        };
+        self.acknowledgement.send(consumer);
         self.term.load(env)
     }
 }
@@ -104,6 +132,23 @@ impl Payload {
             Self::Reply(reply) => encode_payload(env, &reply),
             Self::Term(term) => term.load(env),
             Self::TermOf(terms, index) => terms.load(index, env),
+        }
+    }
+
+    /// The same, but what gives the event's place back is left to the caller.
+    pub fn into_term_and_place(self, env: Env) -> (Term, Option<Place>) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Output(output) => {
+                let (chunk, permit) = *output;
+                let data = crate::subprocess::encode_chunk(env, chunk);
+                (data, Some(Place::Output(permit)))
+            }
+            Self::Acknowledged(acknowledged) => {
+                let place = Place::Acknowledged(acknowledged.acknowledgement);
+                (acknowledged.term.load(env), Some(place))
+            }
+            payload => (payload.into_term(env), None),
         }
     }
 }
