@@ -27,6 +27,7 @@ ready() ->
         {"poll does both for the owner", fun poll_of_the_owner/1},
         {"poll tells of what is ready whatever the last one left", fun poll_after_more/1},
         {"a poll that waits is told of what is ready, though the last drain said more", fun poll_waits_after_more/1},
+        {"a drain looks at a portion of many descriptors, and all are told once", fun drain_in_portions/1},
         {"max_queue bounds what is not drained", fun max_queue_is_exact/1}
     ].
 
@@ -147,6 +148,21 @@ poll_waits_after_more(Backend) ->
     ?assertEqual([{1, read, undefined}], tokamak_loop:poll(Loop, infinity)),
     ?assertEqual({more, [{1, read, undefined}]}, tokamak_loop:drain(Loop, 1)),
     ?assertEqual([{1, read, undefined}], tokamak_loop:poll(Loop, 0)).
+
+drain_in_portions(Backend) ->
+    Loop = raw_loop(Backend),
+    Ids = lists:seq(1, 1000),
+    Pipes = [readable_pipe(Loop, Id) || Id <- Ids],
+    %% The VM tells of some later than of others.
+    tokamak_test:wait_until(fun() -> drained_ids(Loop) =:= Ids end),
+    {more, [{First, read, undefined}]} = tokamak_loop:drain(Loop, 1),
+    #{queued := Queued} = tokamak_loop:info(Loop),
+    ?assert(Queued < length(Ids) div 2),
+    ?assertEqual(Ids, lists:sort([First | drained_ids(Loop)])),
+    [ok = tokamak_fd:close(Fd) || {Read, Write} <- Pipes, Fd <- [Read, Write]].
+
+drained_ids(Loop) ->
+    lists:sort([Id || {Id, read, undefined} <- drain_all(Loop)]).
 
 readable_pipe(Loop, Id) ->
     {Read, Write} = tokamak_test:pipe(),

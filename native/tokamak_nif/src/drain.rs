@@ -28,6 +28,8 @@ const TIME_LIMIT: Duration = Duration::from_micros(400);
 const CLOCK_INTERVAL: usize = 256;
 /// Events that cost a process about one per cent of its time slice.
 const EVENTS_PER_PERCENT: usize = 200;
+/// How many descriptors are looked at again between two looks at the clock.
+const RECHECK_PORTION: usize = 256;
 /// A look before the sleep takes about as much of it, at most, as so many events.
 const LOOK_IN_EVENTS: usize = 1000;
 
@@ -38,8 +40,10 @@ pub struct Drain {
     unfinished: bool,
     /// Events taken out of the queue that nobody has looked at yet.
     batch: Batch<Event>,
-    /// Descriptors that the consumer was told of and has not come back for.
-    pub reported: Vec<Reported>,
+    /// Descriptors that the consumer was told of, and that were not looked at again since.
+    pub reported: VecDeque<Reported>,
+    /// So many of them, from the front, it has come back for.
+    returned: usize,
     /// Events for pollers, taken out of the queue by the loop's process.
     pub parked: VecDeque<Event>,
     /// Parked events whose callback id got a handler.
@@ -86,10 +90,14 @@ impl Allowance {
         self.unchecked += taken;
         if self.unchecked >= CLOCK_INTERVAL {
             self.unchecked = 0;
-            let started = *self.started.get_or_insert_with(Instant::now);
-            if started.elapsed() > TIME_LIMIT {
-                self.left = 0;
-            }
+            self.look_at_clock();
+        }
+    }
+
+    fn look_at_clock(&mut self) {
+        let started = *self.started.get_or_insert_with(Instant::now);
+        if started.elapsed() > TIME_LIMIT {
+            self.left = 0;
         }
     }
 
@@ -114,11 +122,17 @@ impl EventLoop {
         self.wakes.arrived();
         let mut state = self.drain.lock();
         let mut unfinished = std::mem::replace(&mut state.unfinished, true);
-        if !unfinished {
-            self.recheck(Sender::Process(env), &mut state, Consumer::Reader);
-        }
-        self.descriptors.collect(self);
         let mut allowance = Allowance::new(max);
+        if !unfinished {
+            state.returned = state.reported.len();
+        }
+        self.recheck(
+            Sender::Process(env),
+            &mut state,
+            &mut allowance,
+            Consumer::Reader,
+        );
+        self.descriptors.collect(self);
         let mut terms = self.term_list(env, max);
         let mut looked = false;
         let more = loop {
@@ -132,8 +146,16 @@ impl EventLoop {
             if allowance.is_used_up() {
                 break true;
             }
-            if polls && terms.is_empty() && std::mem::take(&mut unfinished) {
-                self.recheck(Sender::Process(env), &mut state, Consumer::Reader);
+            if polls && terms.is_empty() && state.returned == 0 && std::mem::take(&mut unfinished) {
+                state.returned = state.reported.len();
+            }
+            if state.returned > 0 {
+                self.recheck(
+                    Sender::Process(env),
+                    &mut state,
+                    &mut allowance,
+                    Consumer::Reader,
+                );
                 continue;
             }
             if terms.is_empty() && self.looks_longer(Sender::Process(env), &mut state, &mut looked)
@@ -161,10 +183,11 @@ impl EventLoop {
         if self.is_polled_by_other(env, poller) {
             return Polled::Busy;
         }
-        self.recheck(poller, &mut state, Consumer::Poller);
+        let mut allowance = Allowance::new(DEFAULT_MAX);
+        state.returned = state.reported.len();
+        self.recheck(poller, &mut state, &mut allowance, Consumer::Poller);
         let dispatching = self.handlers.are_any();
         let mut terms = self.term_list(env, DEFAULT_MAX);
-        let mut allowance = Allowance::new(DEFAULT_MAX);
         let mut looked = false;
         loop {
             self.take_parked(env, &mut state, &mut allowance, &mut terms);
@@ -177,6 +200,10 @@ impl EventLoop {
                     Consumer::Poller,
                     &mut terms,
                 );
+            }
+            if state.returned > 0 && !allowance.is_used_up() {
+                self.recheck(poller, &mut state, &mut allowance, Consumer::Poller);
+                continue;
             }
             if !terms.is_empty() {
                 drop(state);
@@ -377,12 +404,19 @@ impl EventLoop {
         TermList::with_capacity(env, waiting.min(max).min(DEFAULT_MAX))
     }
 
-    /// The consumer came back: what it was told of and is still ready is reported again, the rest is
-    /// armed. One poll(2) without waiting asks for all that may be ready.
-    fn recheck(&self, sender: Sender, state: &mut Drain, consumer: Consumer) {
-        let reported = std::mem::take(&mut state.reported);
+    /// The consumer came back: of what it was told of, a portion is reported again if it is still ready,
+    /// and armed if not. One poll(2) without waiting asks for all of it that may be ready.
+    fn recheck(
+        &self,
+        sender: Sender,
+        state: &mut Drain,
+        allowance: &mut Allowance,
+        consumer: Consumer,
+    ) {
+        let count = state.returned.min(RECHECK_PORTION);
+        state.returned -= count;
         let mut unsure = Vec::new();
-        for (watch, direction) in reported {
+        for (watch, direction) in state.reported.drain(..count) {
             let came_back = watch.with(direction, |state| {
                 state.unlist();
                 state.come_back_of(consumer)
@@ -413,6 +447,9 @@ impl EventLoop {
                 state.parked.push_back(event);
             }
         }
+        if state.returned > 0 {
+            allowance.look_at_clock();
+        }
     }
 }
 
@@ -421,7 +458,7 @@ impl EventLoop {
 fn deliver<'a>(
     env: Env<'a>,
     events: &mut VecDeque<Event>,
-    reported: &mut Vec<Reported>,
+    reported: &mut VecDeque<Reported>,
     allowance: &mut Allowance,
     consumer: Consumer,
     terms: &mut TermList<'a>,
@@ -439,7 +476,7 @@ fn deliver<'a>(
                     continue;
                 };
                 if is_new {
-                    reported.push((watch, direction));
+                    reported.push_back((watch, direction));
                 }
                 (id, atoms::undefined().encode(env))
             }

@@ -191,7 +191,7 @@ impl EventLoop {
                 state.hand_over(Consumer::Poller) && state.list()
             });
             if is_new {
-                state.reported.push((watch, direction));
+                state.reported.push_back((watch, direction));
             }
         }
     }
