@@ -5,7 +5,13 @@
 -include_lib("eunit/include/eunit.hrl").
 
 takeover_test_() ->
-    {setup, fun() -> {ok, _} = application:ensure_all_started(tokamak) end,
+    {setup, fun() -> {ok, _} = application:ensure_all_started(tokamak) end, [
+        tokamak_test:cases([
+            {"a descriptor whose loop was destroyed with a select message under way is told",
+                fun destroyed_with_a_message/0},
+            {"a descriptor that was removed from a loop that was then killed is told", fun removed_then_killed/0},
+            {"a descriptor whose loop was killed is told, also after a native loop had it", fun killed_then_native/0}
+        ]),
         [
             {Title ++ " (" ++ atom_to_list(Backend) ++ ")", {timeout, 30, fun() -> Test(Backend) end}}
          || Backend <- [native, select],
@@ -16,7 +22,8 @@ takeover_test_() ->
                 {"a handler is told what a poller left unread", fun after_poller/1},
                 {"a poller is told what a handler left unread", fun after_handler/1}
             ]
-        ]}.
+        ]
+    ]}.
 
 -define(STALE, 1500).
 
@@ -102,3 +109,53 @@ close(Loop, Read, Write) ->
     ok = tokamak_fd:close(Read),
     ok = tokamak_fd:close(Write),
     ok = tokamak_loop:destroy(Loop).
+
+destroyed_with_a_message() ->
+    {Loop, Process, Read, Write} = suspended(),
+    {Destroyer, Monitor} = spawn_monitor(fun() -> ok = tokamak_loop:destroy(Loop) end),
+    wait_for_messages(Process, 1),
+    {ok, 1} = tokamak_fd:write(Write, "x"),
+    wait_for_messages(Process, 2),
+    true = erlang:resume_process(Process),
+    receive {'DOWN', Monitor, process, Destroyer, normal} -> ok end,
+    is_told_by_next(Read).
+
+removed_then_killed() ->
+    {Loop, Process, Read, Write} = suspended(),
+    {ok, 1} = tokamak_fd:write(Write, "x"),
+    wait_for_messages(Process, 1),
+    ok = tokamak_loop:remove_reader(Loop, Read),
+    kill(Loop, Process),
+    is_told_by_next(Read).
+
+killed_then_native() ->
+    {Loop, Process, Read, Write} = suspended(),
+    {ok, 1} = tokamak_fd:write(Write, "x"),
+    wait_for_messages(Process, 1),
+    kill(Loop, Process),
+    Native = tokamak_test:new_loop(native),
+    ok = tokamak_loop:add_reader(Native, Read, 3),
+    ok = tokamak_loop:remove_reader(Native, Read),
+    is_told_by_next(Read).
+
+%% A loop that watches a descriptor, and whose process does not look at its mailbox.
+suspended() ->
+    {ok, Loop} = tokamak_loop:new(#{backend => select}),
+    #{owner := Process} = tokamak_loop:info(Loop),
+    {ok, Read, Write} = tokamak_fd:pipe(),
+    ok = tokamak_loop:add_reader(Loop, Read, 1),
+    true = erlang:suspend_process(Process),
+    {Loop, Process, Read, Write}.
+
+wait_for_messages(Process, Count) ->
+    tokamak_test:wait_for({message_queue_len, Count}, fun() -> process_info(Process, message_queue_len) end).
+
+kill(Loop, Process) ->
+    ok = tokamak_test:quietly(fun() -> tokamak_test:kill(Process) end),
+    tokamak_test:wait_for({error, closed}, fun() -> tokamak_loop:info(Loop) end).
+
+is_told_by_next(Read) ->
+    Next = tokamak_test:new_loop(select),
+    ok = tokamak_loop:add_reader(Next, Read, 2),
+    ?assertEqual([{2, read, undefined}], tokamak_loop:poll(Next, 5000)),
+    ?assertEqual({ok, <<"x">>}, tokamak_fd:read(Read, 10)).

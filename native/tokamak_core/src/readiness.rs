@@ -123,6 +123,11 @@ impl Readiness {
         self.phase != Phase::Off
     }
 
+    /// Whether the source is to tell.
+    pub fn is_armed(&self) -> bool {
+        self.phase == Phase::Armed
+    }
+
     /// Whether a consumer was told and has not come back.
     pub fn is_reported(&self) -> bool {
         matches!(self.phase, Phase::Reported(_))

@@ -301,14 +301,14 @@ fn loop_selected<'a>(env: Env<'a>, [fd, direction]: [Term<'a>; 2]) -> Term<'a> {
     else {
         return atoms::badarg().encode(env);
     };
-    if fd.selection.message_came(direction) {
-        let watch = fd.watch.lock().clone();
-        if let Some(watch) = watch
-            && let Some(event_loop) = watch.event_loop.upgrade()
-            && let Some(event) = watch.edge(direction)
-        {
-            event_loop.push_readiness(Sender::Process(env), event);
-        }
+    let watch = fd.watch.lock().clone();
+    // One that comes to the process of another loop belongs to a watch that has ended.
+    if let Some(watch) = watch
+        && let Some(event_loop) = watch.event_loop.upgrade()
+        && event_loop.selecting_process() == Some(env.pid())
+    {
+        let certain = fd.selection.message_came(direction);
+        watch.selected(Sender::Process(env), direction, certain);
     }
     atoms::ok().encode(env)
 }

@@ -36,8 +36,9 @@ struct State {
     stopped: bool,
     /// For each direction: a select is under way, its message has not been seen.
     armed: [bool; 2],
-    /// For each direction: messages of cancelled selects that may still come.
-    stale: [u32; 2],
+    /// For each direction: a select was cancelled too late once. Its message may still come, or never:
+    /// the process that it goes to may have ended.
+    doubtful: [bool; 2],
     /// Kept open until the stop callback.
     closing: Option<Arc<OwnedFd>>,
 }
@@ -54,7 +55,7 @@ impl Selection {
                 selected: false,
                 stopped: false,
                 armed: [false; 2],
-                stale: [0; 2],
+                doubtful: [false; 2],
                 closing: None,
             }),
         }
@@ -89,15 +90,13 @@ impl Selection {
         true
     }
 
-    /// A message of the VM came. `false`: it belongs to a select that was cancelled.
+    /// A message of the VM came. `false`: it may belong to a select that was cancelled.
     pub fn message_came(&self, direction: Direction) -> bool {
         let mut state = self.state.lock();
         let index = direction.index();
-        if state.stale[index] > 0 {
-            state.stale[index] -= 1;
-            return false;
-        }
-        std::mem::replace(&mut state.armed[index], false)
+        let armed = std::mem::replace(&mut state.armed[index], false);
+        state.doubtful[index] |= !armed;
+        !state.doubtful[index]
     }
 
     /// Ends a select that is under way.
@@ -123,7 +122,7 @@ impl Selection {
             Direction::Write => ERL_NIF_SELECT_WRITE_CANCELLED,
         };
         if result < 0 || result & cancelled == 0 {
-            state.stale[index] += 1;
+            state.doubtful[index] = true;
         }
     }
 

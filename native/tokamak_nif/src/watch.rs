@@ -193,6 +193,20 @@ impl Watch {
         Some(self.with(direction, |state| state.callback_id()))
     }
 
+    /// The VM says that a direction is ready. When it is not `certain` that it means the select that is under way,
+    /// the descriptor is asked, and selected again where it is not ready.
+    pub fn selected(self: &Arc<Self>, sender: Sender, direction: Direction, certain: bool) {
+        if !certain && !self.is_ready(direction) {
+            if self.with(direction, |state| state.is_armed()) {
+                self.arm(sender, direction);
+            }
+        } else if let Some(event) = self.edge(direction)
+            && let Some(event_loop) = self.event_loop.upgrade()
+        {
+            event_loop.push_readiness(sender, event);
+        }
+    }
+
     fn queue(self: &Arc<Self>, sender: Sender, direction: Direction) {
         if let Some(event_loop) = self.event_loop.upgrade() {
             event_loop.push_readiness(sender, self.event(direction));
