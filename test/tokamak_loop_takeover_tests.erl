@@ -10,7 +10,8 @@ takeover_test_() ->
             {"a descriptor whose loop was destroyed with a select message under way is told",
                 fun destroyed_with_a_message/0},
             {"a descriptor that was removed from a loop that was then killed is told", fun removed_then_killed/0},
-            {"a descriptor whose loop was killed is told, also after a native loop had it", fun killed_then_native/0}
+            {"a descriptor whose loop was killed is told, also after a native loop had it", fun killed_then_native/0},
+            {"a loop that ends takes no select from the next one", fun next_loop/0}
         ]),
         [
             {Title ++ " (" ++ atom_to_list(Backend) ++ ")", {timeout, 30, fun() -> Test(Backend) end}}
@@ -159,3 +160,45 @@ is_told_by_next(Read) ->
     ok = tokamak_loop:add_reader(Next, Read, 2),
     ?assertEqual([{2, read, undefined}], tokamak_loop:poll(Next, 5000)),
     ?assertEqual({ok, <<"x">>}, tokamak_fd:read(Read, 10)).
+
+%% So many that the next loop gets some of them while the one before still ends.
+-define(DESCRIPTORS, 1000).
+-define(TAKEN, 50).
+
+next_loop() ->
+    Next = tokamak_test:new_loop(select),
+    Pipes = [tokamak_test:pipe() || _ <- lists:seq(1, ?DESCRIPTORS)],
+    tokamak_test:repeat(100, fun() -> next_loop_of(Next, Pipes) end).
+
+next_loop_of(Next, Pipes) ->
+    {ok, Loop} = tokamak_loop:new(#{backend => native}),
+    [ok = tokamak_loop:add_reader(Loop, Read, 1) || {Read, _} <- Pipes],
+    Some = lists:sublist(Pipes, rand:uniform(?DESCRIPTORS - ?TAKEN), ?TAKEN),
+    Taken = maps:from_list(lists:zip(lists:seq(1, ?TAKEN), Some)),
+    {Destroyer, Monitor} = spawn_monitor(fun() -> ok = tokamak_loop:destroy(Loop) end),
+    maps:foreach(fun(Id, {Read, _}) -> take_over(Next, Read, Id) end, Taken),
+    receive {'DOWN', Monitor, process, Destroyer, normal} -> ok end,
+    maps:foreach(fun(_, {_, Write}) -> {ok, 1} = tokamak_fd:write(Write, "x") end, Taken),
+    is_told_of(Next, Taken).
+
+take_over(Next, Read, Id) ->
+    case tokamak_loop:add_reader(Next, Read, Id) of
+        ok -> ok;
+        {error, busy} -> take_over(Next, Read, Id)
+    end.
+
+is_told_of(_Loop, Left) when map_size(Left) =:= 0 ->
+    ok;
+is_told_of(Loop, Left) ->
+    Events = tokamak_loop:poll(Loop, 5000),
+    ?assertMatch([_ | _], Events),
+    Told = [Id || {Id, read, undefined} <- Events],
+    [
+        begin
+            {Read, _} = maps:get(Id, Left),
+            ?assertEqual({ok, <<"x">>}, tokamak_fd:read(Read, 10)),
+            ok = tokamak_loop:remove_reader(Loop, Read)
+        end
+     || Id <- Told
+    ],
+    is_told_of(Loop, maps:without(Told, Left)).

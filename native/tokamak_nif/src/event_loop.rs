@@ -425,7 +425,7 @@ impl EventLoop {
             *place = None;
             self.watches.lock().remove(&watch.token);
         }
-        drop(place);
+        // While the place is held: afterwards the descriptor may be selected for another loop.
         if let Sender::Process(env) = sender {
             fd.selection.cancel(env, &file, direction);
         }
@@ -517,13 +517,14 @@ impl EventLoop {
                 continue;
             };
             let mut place = fd.watch.lock();
-            if place
+            // It may be another loop's by now.
+            if !place
                 .as_ref()
                 .is_some_and(|of_fd| Arc::ptr_eq(of_fd, &watch))
             {
-                *place = None;
+                continue;
             }
-            drop(place);
+            *place = None;
             if let (Sender::Process(env), Some(file)) = (sender, fd.file()) {
                 for direction in Direction::BOTH {
                     fd.selection.cancel(env, &file, direction);

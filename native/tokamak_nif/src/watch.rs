@@ -215,15 +215,20 @@ impl Watch {
 
     /// Arms the source of a direction; an edge-triggered one always is.
     pub fn arm(&self, sender: Sender, direction: Direction) {
-        if !self.with(direction, |state| state.is_watched()) {
-            return;
-        }
         let (Some(event_loop), Some(fd), Sender::Process(env)) =
             (self.event_loop.upgrade(), self.fd.upgrade(), sender)
         else {
             return;
         };
-        if let (Some(process), Some(file)) = (event_loop.selecting_process(), fd.file()) {
+        let (Some(process), Some(file)) = (event_loop.selecting_process(), fd.file()) else {
+            return;
+        };
+        // Held while it is armed: a watch that has ended must not take the select from the next one.
+        let place = fd.watch.lock();
+        let is_current = place
+            .as_ref()
+            .is_some_and(|of_fd| std::ptr::eq(&**of_fd, self));
+        if is_current && self.with(direction, |state| state.is_watched()) {
             fd.selection.arm(env, &file, direction, &process);
         }
     }
