@@ -4,6 +4,9 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
+%% For logger.
+-export([log/2]).
+
 -define(MAX_TRANSFER, 262144).
 
 fd_test_() ->
@@ -60,6 +63,7 @@ owning() ->
         {"a file is closed on a dirty scheduler, by its owner", fun a_file_is_closed/0},
         {"it closes with the owner that it was given to", fun it_closes_with_its_new_owner/0},
         {"it closes with its owner, even when others know it", fun it_closes_with_its_owner/0},
+        {"it closes with its owner, also when it is being watched just then", fun it_closes_while_it_is_watched/0},
         {"it closes when nobody knows it any more", fun it_closes_with_its_last_reference/0},
         {"after close everything says closed", fun after_close/0}
     ].
@@ -468,6 +472,30 @@ it_closes_with_its_owner() ->
         ?assertEqual({error, closed}, tokamak_fd:read(Fd, 1))
      || {ok, Read, Write} <- Pipes, Fd <- [Read, Write]
     ].
+
+%% The VM logs an error when the number of a descriptor comes again that was closed while it was selected.
+it_closes_while_it_is_watched() ->
+    Loop = tokamak_test:new_loop(select),
+    ok = logger:add_handler(?MODULE, ?MODULE, #{level => error, config => #{to => self()}}),
+    try
+        tokamak_test:repeat(1000, fun() -> watch_those_of_a_dying_process(Loop) end),
+        ?assertEqual([], tokamak_test:mailbox())
+    after
+        ok = logger:remove_handler(?MODULE)
+    end.
+
+%% A handler of logger.
+log(#{msg := Message}, #{config := #{to := Pid}}) ->
+    Pid ! {logged, Message}.
+
+watch_those_of_a_dying_process(Loop) ->
+    Self = self(),
+    {Owner, Monitor} = spawn_monitor(fun() -> Self ! {pipes, [tokamak_fd:pipe() || _ <- lists:seq(1, 200)]} end),
+    Reads = receive {pipes, Pipes} -> [{rand:uniform(), Read} || {ok, Read, _} <- Pipes] end,
+    receive {'DOWN', Monitor, process, Owner, normal} -> ok end,
+    %% In another order than they are closed in: so that some are watched in the very moment.
+    [_ = tokamak_loop:add_reader(Loop, Read, 1) || {_, Read} <- lists:sort(Reads)],
+    ok.
 
 it_closes_with_its_last_reference() ->
     Before = tokamak_test:open_files(),

@@ -135,8 +135,7 @@ impl Fd {
 
 impl Possession for Fd {
     fn owner_died(&self) {
-        if !self.selection.is_selected() {
-            self.selection.stop_unselected();
+        if self.selection.stop_unless_selected() {
             drop(self.take());
         } else if let Some(fd) = self.this.upgrade() {
             // Deselecting is for scheduler threads.

@@ -126,11 +126,6 @@ impl Selection {
         }
     }
 
-    /// Whether closing has to go through [`Selection::stop`] on a scheduler thread.
-    pub fn is_selected(&self) -> bool {
-        self.state.lock().selected
-    }
-
     /// Closes a descriptor: at once if it was never selected, else in the stop callback.
     pub fn stop(&self, env: Env, file: Arc<OwnedFd>) {
         let mut state = self.state.lock();
@@ -155,9 +150,12 @@ impl Selection {
         }
     }
 
-    /// Marks a descriptor that was never selected as closed.
-    pub fn stop_unselected(&self) {
-        self.state.lock().stopped = true;
+    /// Keeps a descriptor that was never selected from being so. `false`: it was, and closing it has to go through
+    /// [`Selection::stop`] on a scheduler thread.
+    pub fn stop_unless_selected(&self) -> bool {
+        let mut state = self.state.lock();
+        state.stopped |= !state.selected;
+        !state.selected
     }
 }
 
