@@ -67,6 +67,7 @@ watching() ->
         {"a pending event does not come after remove_reader", fun removed_while_pending/1},
         {"a pending event does not come after close", fun closed_while_pending/1},
         {"a descriptor that is watched again is told again", fun watched_again/1},
+        {"watches that come and go while nobody looks leave one event", fun come_and_go/1},
         {"a descriptor belongs to one loop at a time", fun one_loop_at_a_time/1},
         {"the loop of a descriptor may be destroyed, or killed", fun loops_end/1},
         {"what is not watched is not reselected or removed", fun not_watched/1},
@@ -604,6 +605,30 @@ watched_again(Backend) ->
         end
      || Id <- lists:seq(1, 50)
     ].
+
+come_and_go(Backend) ->
+    Loop = new_loop(#{backend => Backend, max_queue => 10}),
+    %% The loop's process takes what happens, so that it is seen without a poll.
+    Ref = tokamak_loop:register(Loop, 2, self()),
+    {Read, _Write} = unread_byte(),
+    [
+        begin
+            ok = tokamak_loop:add_reader(Loop, Read, 1),
+            tokamak_test:wait_until(fun() -> happened(Loop) =:= Times end),
+            ok = tokamak_loop:remove_reader(Loop, Read)
+        end
+     || Times <- lists:seq(1, 20)
+    ],
+    ?assertMatch(#{queued := 1}, tokamak_loop:info(Loop)),
+    ?assertEqual(ok, tokamak_loop:post(Loop, 3, user, here)),
+    ?assertEqual([{3, user, here}], tokamak_loop:poll(Loop, 5000)),
+    ok = tokamak_loop:add_reader(Loop, Read, 2),
+    receive {tokamak, Ref, Event} -> ?assertEqual({event, 2, read, undefined}, Event) end.
+
+%% The events that were queued or added to one that was.
+happened(Loop) ->
+    #{queued := Queued, coalesced := Coalesced} = tokamak_loop:info(Loop),
+    Queued + Coalesced.
 
 one_loop_at_a_time(Backend) ->
     Others = [new_loop(native), new_loop(select)],

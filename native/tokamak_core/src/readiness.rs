@@ -63,7 +63,8 @@ pub struct Readiness {
     phase: Phase,
     callback_id: u64,
     generation: u32,
-    /// An event of this watch waits to be taken, also where a reselect made it void.
+    /// An event waits to be taken, also where a reselect or the end of its watch made it void. It tells of the next
+    /// edge, so that there is one however often the direction is watched anew.
     has_event: bool,
     drained: bool,
     latent: bool,
@@ -102,8 +103,9 @@ impl Readiness {
         let fresh = self.phase == Phase::Off;
         if fresh {
             self.phase = Phase::Armed;
-            self.generation = self.generation.wrapping_add(1);
-            self.has_event = false;
+            if !self.has_event {
+                self.generation = self.generation.wrapping_add(1);
+            }
             self.drained = false;
             self.latent = false;
             self.hung_up = false;
@@ -111,7 +113,7 @@ impl Readiness {
         fresh
     }
 
-    /// Ends the watch; `false` where there was none. Events that are queued count no more.
+    /// Ends the watch; `false` where there was none. An event that is queued counts no more.
     pub fn unwatch(&mut self) -> bool {
         let watched = self.is_watched();
         self.phase = Phase::Off;
@@ -121,6 +123,11 @@ impl Readiness {
     /// Whether somebody watches the direction.
     pub fn is_watched(&self) -> bool {
         self.phase != Phase::Off
+    }
+
+    /// Whether an event waits to be taken.
+    pub fn has_event(&self) -> bool {
+        self.has_event
     }
 
     /// Whether the source is to tell.
@@ -400,6 +407,37 @@ mod tests {
         assert!(direction.watch(8), "a new watch has to be armed");
         assert_eq!(direction.take(generation, Consumer::Poller), None);
         assert_eq!(direction.edge(), Edge::Report);
+    }
+
+    #[test]
+    fn however_often_a_direction_is_watched_anew_one_event_of_it_waits() {
+        let mut direction = Readiness::new();
+        direction.watch(7);
+        let generation = direction.generation();
+        assert_eq!(direction.edge(), Edge::Report);
+        for _ in 0..3 {
+            assert!(direction.unwatch());
+            assert!(direction.watch(8), "it has to be armed");
+            assert_eq!(direction.edge(), Edge::Coalesced);
+        }
+        assert_eq!(direction.take(generation, Consumer::Poller), Some(8));
+        direction.unwatch();
+        direction.watch(9);
+        assert_eq!(direction.edge(), Edge::Report);
+        assert_eq!(direction.take(generation, Consumer::Poller), None);
+    }
+
+    #[test]
+    fn an_event_of_an_ended_watch_that_is_taken_before_the_next_edge_tells_nothing() {
+        let mut direction = Readiness::new();
+        direction.watch(7);
+        let generation = direction.generation();
+        assert_eq!(direction.edge(), Edge::Report);
+        direction.unwatch();
+        direction.watch(8);
+        assert_eq!(direction.take(generation, Consumer::Poller), None);
+        assert_eq!(direction.edge(), Edge::Report);
+        assert_eq!(direction.take(generation, Consumer::Poller), Some(8));
     }
 
     #[test]

@@ -337,8 +337,9 @@ impl EventLoop {
         let watch = self.watch_of(fd, place.as_ref())?;
         let before = watch.interest();
         let (fresh, renamed) = watch.with(direction, |state| {
-            let id_before = state.callback_id();
-            (state.watch(callback_id), id_before != callback_id)
+            let has_id = state.is_watched() || state.has_event();
+            let renamed = has_id && state.callback_id() != callback_id;
+            (state.watch(callback_id), renamed)
         });
         // Before the kernel may tell of it: a consumer that does not know the token drops the edge,
         // and it comes once.
@@ -360,7 +361,8 @@ impl EventLoop {
         }
         if fresh {
             watch.arm(sender, direction);
-        } else if renamed {
+        }
+        if renamed {
             // Whoever was told of it under the old id, or would have been, need not be the one that the
             // new id is for. Who took the event since has been told under the new id.
             self.unpark(sender);
@@ -386,11 +388,12 @@ impl EventLoop {
             && let Some(other) = watch.event_loop.upgrade()
             && !other.is_closed()
         {
-            return if Arc::ptr_eq(self, &other) {
-                Ok(Arc::clone(watch))
-            } else {
-                Err(atoms::busy())
-            };
+            if Arc::ptr_eq(self, &other) {
+                return Ok(Arc::clone(watch));
+            }
+            if watch.interest() != [false; 2] {
+                return Err(atoms::busy());
+            }
         }
         let token = self.next_watch.fetch_add(1, Ordering::Relaxed);
         Ok(Watch::new(token, Arc::downgrade(fd), self.this.clone()))
@@ -422,7 +425,10 @@ impl EventLoop {
         // Fails only for a descriptor that the set does not have.
         let _ = self.descriptors.change(&file, &watch, before);
         if watch.interest() == [false; 2] {
-            *place = None;
+            // The next watch takes over the event that waits.
+            if !watch.has_event() {
+                *place = None;
+            }
             self.watches.lock().remove(&watch.token);
         }
         // While the place is held: afterwards the descriptor may be selected for another loop.

@@ -73,6 +73,12 @@ impl Watch {
             .map(|direction| direction.is_watched())
     }
 
+    /// Whether an event of it waits to be taken.
+    pub fn has_event(&self) -> bool {
+        let directions = self.directions.lock();
+        directions.iter().any(Readiness::has_event)
+    }
+
     /// Ends both directions.
     pub fn end(&self) {
         for direction in self.directions.lock().iter_mut() {
