@@ -3,7 +3,8 @@
 %%
 %% A descriptor belongs to the process that opened it, until {@link controlling_process/2}; any local
 %% process may read and write it. It is closed by {@link close/1}, with its owner, or when its last
-%% reference is gone. Watching it is {@link tokamak_loop}'s part: what a read, a write or a reselect
+%% reference is gone; but one that a loop with the `select' backend ever watched not by that, so close it
+%% when it is not needed any more. Watching it is {@link tokamak_loop}'s part: what a read, a write or a reselect
 %% means for the next event is said in docs/messages.md.
 %%
 %% Pipes, FIFOs, sockets and terminals are read and written on the calling scheduler and never block;

@@ -72,6 +72,7 @@ closing() ->
     [
         {"a watched descriptor that is closed gives its number back", fun closing_watched/1},
         {"a watched descriptor closes with its owner", fun watched_closes_with_owner/1},
+        {"one that was watched and that nobody knows closes with its owner", fun once_watched_closes_with_owner/1},
         {"regular files and /dev/null cannot be watched", fun not_pollable/1}
     ].
 
@@ -577,6 +578,21 @@ a_file_is_closed() ->
         ?assertEqual({ok, <<"data">>}, tokamak_fd:read(File, 10)),
         ?assertEqual([ok, {error, closed}], [tokamak_fd:close(File), tokamak_fd:close(File)])
     end).
+
+once_watched_closes_with_owner(Backend) ->
+    Loop = tokamak_test:new_loop(Backend),
+    Before = tokamak_test:open_files(),
+    Owner = tokamak_test:spawn_process(fun() -> none end),
+    ok = tokamak_test:ask(Owner, fun(_) ->
+        tokamak_test:repeat(100, fun() ->
+            {ok, Read, _Write} = tokamak_fd:pipe(),
+            ok = tokamak_loop:add_reader(Loop, Read, 1),
+            ok = tokamak_loop:remove_reader(Loop, Read)
+        end)
+    end),
+    true = erlang:garbage_collect(Owner),
+    tokamak_test:kill(Owner),
+    tokamak_test:wait_until(fun() -> tokamak_test:open_files() =< Before end).
 
 not_pollable(Backend) ->
     Loop = tokamak_test:new_loop(Backend),
