@@ -9,6 +9,9 @@
 
 -export([start_link/3]).
 
+%% When it sends again, in milliseconds, where the way to the node is full.
+-define(SEND_AGAIN, 10).
+
 %% @doc Starts a courier, and by it an agent on a node, which is to serve with these arguments.
 -spec start_link(node(), module(), [term()]) -> pid().
 start_link(Node, Module, Args) ->
@@ -29,8 +32,20 @@ pass_on(Agent, Monitor) ->
         {'DOWN', Monitor, process, Agent, Reason} ->
             exit(Reason);
         Message ->
-            case erlang:send(Agent, Message, [noconnect]) of
-                ok -> pass_on(Agent, Monitor);
-                noconnect -> exit(noconnection)
+            ok = send(Agent, Monitor, Message),
+            pass_on(Agent, Monitor)
+    end.
+
+%% Not by waiting in the VM: there it would hear neither of the end of the run nor of that of its agent.
+send(Agent, Monitor, Message) ->
+    case erlang:send(Agent, Message, [noconnect, nosuspend]) of
+        ok ->
+            ok;
+        noconnect ->
+            exit(noconnection);
+        nosuspend ->
+            receive
+                {'DOWN', Monitor, process, Agent, Reason} -> exit(Reason)
+            after ?SEND_AGAIN -> send(Agent, Monitor, Message)
             end
     end.

@@ -30,6 +30,7 @@ nodes_test_() ->
                 {the_start_of_a_run_waits_for_no_node, fun the_start_of_a_run_waits_for_no_node/1},
                 {a_run_times_out_though_a_node_reads_nothing, fun a_run_times_out_though_a_node_reads_nothing/1},
                 {a_cancel_waits_for_no_node, fun a_cancel_waits_for_no_node/1},
+                {a_stop_waits_for_no_node, fun a_stop_waits_for_no_node/1},
                 {a_node_that_is_not_there_is_down, fun a_node_that_is_not_there_is_down/1},
                 {a_run_ends_with_the_application_of_its_owner, fun a_run_ends_with_the_application_of_its_owner/1}
             ]
@@ -202,6 +203,14 @@ a_cancel_waits_for_no_node(_Nodes) ->
         ?assertEqual({messages, []}, process_info(self(), messages))
     end).
 
+a_stop_waits_for_no_node(_Nodes) ->
+    Start = fun(Node) -> start_on(Node, #{}) end,
+    with_hanging_node(7, Start, fun(_Node, Ref) ->
+        ok = add_much(Ref),
+        ok = tokamak_test:quietly(fun() -> application:stop(tokamak) end),
+        receive {tokamak, Ref, End} -> ?assertEqual({error, shutdown}, End) end
+    end).
+
 %% A run whose part there has begun.
 start_on(Node, Options) ->
     Handler = fun(first) -> {ok, first, []}; (_) -> receive after infinity -> ok end end,
@@ -229,6 +238,7 @@ with_hanging_node(Number, Prepare, Use) ->
                 [] = os:cmd("kill -CONT " ++ OsPid)
             end,
         ?assert(Microseconds div 1000 < ?BEFORE_IT_IS_LOST),
+        {ok, _} = application:ensure_all_started(tokamak),
         nothing_is_left_on([node(), Node])
     after
         tokamak_peer:end_peer(Peer)
