@@ -20,13 +20,7 @@ exhaustion_test_() ->
 
 in_peer(Function) ->
     Command = lists:flatten(io_lib:format("ulimit -n ~b; exec erl \"$@\"", [?LIMIT])),
-    Args = lists:append([["-pa", Path] || Path <- code:get_path(), filename:pathtype(Path) =:= absolute]),
-    {ok, Peer, _Node} = peer:start_link(#{
-        connection => standard_io,
-        exec => {os:find_executable("sh"), ["-c", Command, "sh"]},
-        args => Args,
-        wait_boot => 30_000
-    }),
+    Peer = tokamak_test:start_peer(#{exec => {os:find_executable("sh"), ["-c", Command, "sh"]}}),
     ?assertEqual(ok, peer:call(Peer, ?MODULE, Function, [], 30_000)),
     ok = peer:stop(Peer).
 

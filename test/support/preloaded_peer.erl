@@ -12,13 +12,7 @@ with(Library, Variable, Numbers, Fun) ->
     tokamak_test:with_directory(fun(Directory) ->
         File = filename:join(Directory, "numbers"),
         ok = file:write_file(File, binary:copy(<<0>>, Numbers * ?BYTES)),
-        Args = lists:append([["-pa", Path] || Path <- code:get_path(), filename:pathtype(Path) =:= absolute]),
-        {ok, Peer, _Node} = peer:start_link(#{
-            connection => standard_io,
-            args => Args,
-            wait_boot => 30_000,
-            env => [{"LD_PRELOAD", path(Library)}, {Variable, File}]
-        }),
+        Peer = tokamak_test:start_peer(#{env => [{"LD_PRELOAD", path(Library)}, {Variable, File}]}),
         Fun(Peer, File),
         ok = peer:stop(Peer)
     end).

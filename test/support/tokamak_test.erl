@@ -374,12 +374,17 @@ repeat(Times, Fun) ->
 
 %% @doc Another VM with the code of this one, where more may break. It ends with the calling process.
 start_peer() ->
-    start_peer([Path || Path <- code:get_path(), filename:pathtype(Path) =:= absolute]).
+    start_peer(#{}).
 
-%% @doc The same with the code of some directories.
+%% @doc The same with the code of some directories, or with some other options of `peer:start_link/1'.
+start_peer(Options) when is_map(Options) ->
+    start_peer([Path || Path <- code:get_path(), filename:pathtype(Path) =:= absolute], Options);
 start_peer(Directories) ->
+    start_peer(Directories, #{}).
+
+start_peer(Directories, Options) ->
     Args = lists:append([["-pa", Directory] || Directory <- Directories]),
-    {ok, Peer, _Node} = peer:start_link(#{
-        connection => standard_io, args => Args, wait_boot => 30_000
-    }),
+    {ok, Peer, _Node} = peer:start_link(
+        maps:merge(#{connection => standard_io, args => Args, wait_boot => 30_000}, Options)
+    ),
     Peer.
