@@ -66,16 +66,22 @@ start_call(Node, Op, Args) ->
     {Alias, Worker, Monitor}.
 
 make_call(Caller, Answering, Node, OpArgs) ->
+    {Answer, _Proxy} = ask_proxy(Caller, Node, serve_call, OpArgs),
+    answer(Answering, Answer).
+
+%% The first answer of a new proxy, for a caller; and the proxy, if it began, with what it is waited with. One whose
+%% caller is gone when it begins ends at once, so this needs no undoing.
+ask_proxy(Caller, Node, Function, Args) ->
     CallerMonitor = monitor(process, Caller),
     Alias = alias(),
-    Request = proxy(Node, serve_call, [self(), Alias | OpArgs]),
+    Request = spawn_request(Node, ?MODULE, Function, [self(), Alias | Args], [monitor]),
     receive
-        {spawn_reply, Request, ok, _Proxy} ->
-            answer(Answering, await_answer(Alias, Request, CallerMonitor));
+        {spawn_reply, Request, ok, Proxy} ->
+            {await_answer(Alias, Request, CallerMonitor), {Proxy, Request, Alias, CallerMonitor}};
         {spawn_reply, Request, error, Reason} ->
-            answer(Answering, lost(Reason));
+            {lost(Reason), none};
         {'DOWN', CallerMonitor, process, Caller, _Reason} ->
-            ok
+            {{error, closed}, none}
     end.
 
 await_answer(Alias, ProxyMonitor, CallerMonitor) ->
@@ -84,10 +90,6 @@ await_answer(Alias, ProxyMonitor, CallerMonitor) ->
         {'DOWN', ProxyMonitor, process, _Proxy, Reason} -> lost(Reason);
         {'DOWN', CallerMonitor, process, _Caller, _Reason} -> {error, closed}
     end.
-
-%% A proxy whose caller is gone when it begins ends at once, so this needs no undoing.
-proxy(Node, Function, Args) ->
-    spawn_request(Node, ?MODULE, Function, Args, [monitor]).
 
 lost(noconnection) -> {error, nodedown};
 lost({undef, _} = Reason) -> {error, {no_tokamak, Reason}};
@@ -372,25 +374,18 @@ close(_Stream) ->
     not_owner.
 
 open_relay(Owner, Opening, Node, OpArgsWindow) ->
-    OwnerMonitor = monitor(process, Owner),
-    Alias = alias(),
-    Request = proxy(Node, serve_stream, [self(), Alias | OpArgsWindow]),
-    receive
-        {spawn_reply, Request, ok, Proxy} ->
-            Opened = await_answer(Alias, Request, OwnerMonitor),
-            answer(Opening, Opened),
-            Opened =:= ok andalso
-                relay(#relay{
-                    owner = Owner,
-                    owner_monitor = OwnerMonitor,
-                    proxy = Proxy,
-                    proxy_monitor = Request,
-                    alias = Alias
-                });
-        {spawn_reply, Request, error, Reason} ->
-            answer(Opening, lost(Reason));
-        {'DOWN', OwnerMonitor, process, Owner, _Reason} ->
-            ok
+    case ask_proxy(Owner, Node, serve_stream, OpArgsWindow) of
+        {ok, {Proxy, ProxyMonitor, Alias, OwnerMonitor}} ->
+            answer(Opening, ok),
+            relay(#relay{
+                owner = Owner,
+                owner_monitor = OwnerMonitor,
+                proxy = Proxy,
+                proxy_monitor = ProxyMonitor,
+                alias = Alias
+            });
+        {Error, _Proxy} ->
+            answer(Opening, Error)
     end.
 
 relay(#relay{alias = Alias, owner_monitor = OwnerMonitor, proxy_monitor = ProxyMonitor} = Relay) ->
