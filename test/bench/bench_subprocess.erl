@@ -1,9 +1,9 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% @doc Subprocesses beside ports, and adopted sockets beside gen_tcp.
 %%
-%% Start to exit of `true', one at a time, without its output (a port's program has the VM's), then 100 at once, and
-%% run/1 beside os:cmd/1; a line to `cat' and back; 1 GiB through `cat', written by one process and received by
-%% another on both sides; TCP echo, one byte back and forth.
+%% Start to exit of `true', one at a time, without its output (a port's program has the VM's), beside what a bare
+%% posix_spawn of it takes; then 100 at once, and run/1 beside os:cmd/1; a line to `cat' and back; 1 GiB through
+%% `cat', written by one process and received by another on both sides; TCP echo, one byte back and forth.
 -module(bench_subprocess).
 
 -export([benches/1]).
@@ -36,7 +36,8 @@ start_to_exit(Options) ->
     True = os:find_executable("true"),
     Measured = bench_measure:compare([
         {subprocess, fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> subprocess(True) end) end) end},
-        {port, fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> port(True) end) end) end}
+        {port, fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> port(True) end) end) end},
+        {bare, fun() -> bench_measure:timed(Children, fun() -> bare(True, Children) end) end}
     ], Options),
     [
         bench_report:row(#{
@@ -48,6 +49,14 @@ start_to_exit(Options) ->
             baseline => maps:get(port, Measured),
             must => 1.3,
             aim => 1.6
+        }),
+        bench_report:row(#{
+            name => "posix_spawn to waitpid, with nothing around it",
+            kind => wall_cost,
+            unit => "start",
+            subject => maps:get(bare, Measured),
+            baseline_name => "open_port spawn_executable",
+            baseline => maps:get(port, Measured)
         })
     ].
 
@@ -85,6 +94,10 @@ subprocess(Program) ->
 port(Program) ->
     Port = open_port({spawn_executable, Program}, [exit_status, binary]),
     receive {Port, {exit_status, 0}} -> 1 end.
+
+bare(Program, Count) ->
+    ok = tokamak_bench_nif:posix_spawn(list_to_binary(Program), Count),
+    Count.
 
 output(Options) ->
     Children = bench_measure:scaled(?CHILDREN, Options),

@@ -13,6 +13,7 @@
 -export([select_read_and_again/2, select_stop/1]).
 
 -export([graph_start/3]).
+-export([posix_spawn/2]).
 
 -on_load(load/0).
 
@@ -139,3 +140,8 @@ dirty_echo(_Number) -> ?STUB.
 %% Result}}]}' in batches, then `finished'.
 -spec graph_start(pid(), chain | star | tree | dense, pos_integer()) -> ok.
 graph_start(_To, _Shape, _Threads) -> ?STUB.
+
+%% @doc Runs a program `Count' times, one after the other, by posix_spawn and waitpid on one thread of the VM: the
+%% least that a start and an exit take on this machine. Its exit status is lost, as the VM ignores SIGCHLD.
+-spec posix_spawn(binary(), pos_integer()) -> ok | {error, failed}.
+posix_spawn(_Program, _Count) -> ?STUB.

@@ -4,6 +4,7 @@
 //! Baselines are what the author of a NIF would write by hand, as well as it can be done: they do
 //! not use tokamak. Producers reach tokamak as any other library does, through its C table.
 
+mod children;
 mod gate;
 mod graphs;
 mod hand_written;
