@@ -48,6 +48,7 @@
     timer_start/3,
     timer_cancel/2
 ]).
+-export([os_variable/1]).
 -export([
     subprocess_start/4,
     subprocess_recv/2,
@@ -82,7 +83,7 @@
 
 %% Version of the interface between this module and the library. Raise it here and in
 %% native/tokamak_nif/src/lib.rs together, whenever a NIF is added, removed or changed.
--define(ABI_VERSION, 7).
+-define(ABI_VERSION, 8).
 -define(STUB, erlang:nif_error(not_loaded)).
 
 -include("tokamak_engine_stubs.hrl").
@@ -252,6 +253,9 @@ progress_unsubscribe(_Ref) -> ?STUB.
 
 -spec progress_stats() -> map().
 progress_stats() -> ?STUB.
+
+-spec os_variable(term()) -> binary() | false | badarg.
+os_variable(_Name) -> ?STUB.
 
 %% After a subprocess, `{tokamak, Reference, started | {error, Reason}}' comes.
 -spec subprocess_start(binary(), tuple(), undefined | {term(), term()}, reference()) ->

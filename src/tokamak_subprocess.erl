@@ -49,7 +49,8 @@
     kill_timeout => non_neg_integer(),
     loop => {tokamak_loop:loop(), tokamak_loop:callback_id()}
 }.
-%% `env' sets variables, or removes them (`false'), in what {@link os:env/0} gives; with `clear_env', in nothing.
+%% `env' sets variables, or removes them (`false'), in the environment of the VM, which {@link os:env/0} shows and
+%% children get byte by byte; with `clear_env', in nothing.
 %% `kill_timeout' (2000) are the milliseconds from TERM to KILL; 0 is KILL at once.
 -type run_options() :: #{
     stdin => iodata(),

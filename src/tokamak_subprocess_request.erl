@@ -78,32 +78,11 @@ variable({Name, Value}) ->
     end.
 
 %% The spawner knows the environment that the C process began with; os:putenv/2 does not change that one. So each
-%% start names the whole environment, which is sent when it is another one than before. It seldom changes, and
-%% encoding it is kept.
+%% start names the whole environment, which is sent when it is another one than before.
 base(#{clear_env := true}) ->
     undefined;
 base(_) ->
-    Environment = os:env(),
-    case persistent_term:get({?MODULE, environment}, undefined) of
-        {Environment, Encoded} ->
-            Encoded;
-        undefined ->
-            Encoded = encode(Environment),
-            persistent_term:put({?MODULE, environment}, {Environment, Encoded}),
-            Encoded;
-        %% Replacing a persistent term is dear for all processes: one that changed is encoded each time.
-        _ ->
-            encode(Environment)
-    end.
-
-encode(Environment) ->
-    iolist_to_binary([
-        [Name, $=, Value, 0]
-     || {NameText, ValueText} <- Environment,
-        {ok, Name} <- [tokamak_os_text:encode(NameText)],
-        {ok, Value} <- [tokamak_os_text:encode(ValueText)],
-        Name =/= <<>>
-    ]).
+    tokamak_os_environment:encode().
 
 directory(#{cd := Path}) ->
     {ok, Native} = tokamak_fd:native_path(Path),

@@ -17,6 +17,7 @@ mod id;
 mod library;
 mod loop_nifs;
 mod operations;
+mod os_environment;
 mod payload;
 mod progress;
 mod select;
@@ -32,11 +33,11 @@ mod watch;
 /// Version of the interface between this library and `src/tokamak_nif.erl`.
 ///
 /// Raise it here and in the Erlang module together, whenever a NIF is added, removed or changed.
-const ABI_VERSION: u32 = 7;
+const ABI_VERSION: u32 = 8;
 
 /// What `src/tokamak_nif.erl` looks for in the file before it loads it, see its `load/0`.
 #[used]
-static ABI_MARKER: [u8; 22] = *b"tokamak_abi_version=7\0";
+static ABI_MARKER: [u8; 22] = *b"tokamak_abi_version=8\0";
 
 /// Returns the version of the interface this library was built for.
 #[rustler::nif]
