@@ -18,7 +18,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::protocol::MAX_REQUEST;
+use crate::protocol::{HEAD, MAX_REQUEST};
 
 /// The longest packet in bytes, well below the default send buffer of a socket.
 pub const MAX_PACKET: usize = 16 * 1024;
@@ -29,7 +29,7 @@ pub const MAX_REPLY: usize = 64;
 /// The most descriptors in one packet.
 pub const MAX_DESCRIPTORS: usize = 3;
 
-/// The first byte of a packet that stands for a message in a file; its id follows.
+/// The first byte of a packet that stands for a request in a file; the head of that request follows.
 const IN_FILE: u8 = 0;
 
 /// What one receive gave.
@@ -58,11 +58,11 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
     Ok(())
 }
 
-/// Sends the request with this id, in a file when it is longer than a packet.
+/// Sends a request, in a file when it is longer than a packet.
 ///
 /// # Errors
 /// As [`send`]; `TOOBIG` for more than [`MAX_REQUEST`] bytes; what making the file gives.
-pub fn send_request(socket: impl AsFd, id: u64, request: &[u8]) -> Result<()> {
+pub fn send_request(socket: impl AsFd, request: &[u8]) -> Result<()> {
     if request.len() <= MAX_PACKET {
         return send(socket, request, &[]);
     }
@@ -72,7 +72,7 @@ pub fn send_request(socket: impl AsFd, id: u64, request: &[u8]) -> Result<()> {
     let mut file = File::from(memfd_create(c"tokamak_request", MemfdFlags::CLOEXEC)?);
     file.write_all(request).map_err(to_errno)?;
     let mut packet = vec![IN_FILE];
-    packet.extend_from_slice(&id.to_le_bytes());
+    packet.extend_from_slice(&request[..HEAD]);
     send(socket, &packet, &[file.as_fd()])
 }
 
@@ -102,12 +102,12 @@ pub fn receive<'buffer>(socket: impl AsFd, buffer: &'buffer mut [u8]) -> Result<
     })
 }
 
-/// The id of the request that is in a file, where this packet stands for one.
-pub fn id_of_request_in_file(packet: &[u8]) -> Option<u64> {
-    let (&IN_FILE, id) = packet.split_first()? else {
-        return None;
-    };
-    id.try_into().ok().map(u64::from_le_bytes)
+/// The head of the request that is in a file, where this packet stands for one.
+pub fn head_of_request_in_file(packet: &[u8]) -> Option<&[u8]> {
+    match packet.split_first()? {
+        (&IN_FILE, head) => Some(head),
+        _ => None,
+    }
 }
 
 /// Reads the request from the file that came with a packet.

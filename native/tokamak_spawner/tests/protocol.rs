@@ -7,7 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use tokamak_spawner::protocol::{
-    Base, EnvironmentChange, ExitStatus, Input, Output, Reply, Request, StartRequest, Streams,
+    Base, EnvironmentChange, ExitStatus, HEAD, Input, Output, Reply, Request, StartRequest,
+    Streams, Subject,
 };
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -100,6 +101,15 @@ proptest! {
     #[test]
     fn a_request_is_read_as_it_was_written(request in request()) {
         prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+
+    #[test]
+    fn the_head_of_a_request_tells_what_it_is_about(request in request()) {
+        let subject = match request {
+            Request::Environment { id, .. } => Subject::Environment(id),
+            _ => Subject::Child(request.id()),
+        };
+        prop_assert_eq!(Request::subject(&request.encode()[..HEAD]), Ok(subject));
     }
 
     #[test]

@@ -23,7 +23,9 @@ use rustix::process::{Resource, Rlimit, getpgid, prlimit};
 use support::{DEADLINE, Spawner, is_alive, program, shell, wait_until, without_stdin};
 use tokamak_spawner::client::{Connection, Event, SendError, StartError};
 use tokamak_spawner::packet::{self, MAX_PACKET};
-use tokamak_spawner::protocol::{ExitStatus, Output, Reply, Request, StartRequest, VERSION};
+use tokamak_spawner::protocol::{
+    Base, ExitStatus, HEAD, Output, Reply, Request, StartRequest, VERSION,
+};
 
 /// A spawner without the client that sends no nonsense.
 struct Raw {
@@ -76,7 +78,7 @@ impl Raw {
     }
 
     fn request(&self, request: Request) {
-        packet::send_request(&self.socket, request.id(), &request.encode()).unwrap();
+        packet::send_request(&self.socket, &request.encode()).unwrap();
     }
 
     /// Closes the connection and waits for the spawner's end.
@@ -101,9 +103,11 @@ impl Raw {
 #[test]
 fn what_is_no_request_ends_the_spawner_and_its_children() {
     let start = Request::Start(shell(1, "exec sleep 1000")).encode();
-    let nonsense: [&[u8]; 6] = [
+    let nonsense: [&[u8]; 8] = [
         &[255],
         &[0],
+        &[&[0], &start[..HEAD - 1]].concat(),
+        &[&[0], &start[..HEAD + 1]].concat(),
         &[1, 2, 3],
         &start[..start.len() - 1],
         &[&start[..], &[0]].concat(),
@@ -145,7 +149,7 @@ fn a_damaged_request_is_answered_or_ends_the_spawner_and_its_children() {
         packet::send(&raw.socket, &bytes, &[]).unwrap();
         let last = Request::Start(without_stdin(3, &["true"])).encode();
         // Refused where the damage has ended it.
-        let _ = packet::send_request(&raw.socket, 3, &last);
+        let _ = packet::send_request(&raw.socket, &last);
         while raw.reply().is_some_and(|reply| !matches!(reply, Reply::Exited { id: 3, .. })) {}
         raw.hang_up("the end after damage");
         prop_assert!(!is_alive(support::pid(pid)));
@@ -162,7 +166,10 @@ fn a_packet_longer_than_any_request_ends_the_spawner() {
 #[test]
 fn a_request_whose_file_is_missing_or_useless_fails() {
     let raw = Raw::start();
-    let in_file = |id: u64| [&[0], &id.to_le_bytes()[..]].concat();
+    let in_file = |id: u64| {
+        let start = Request::Start(without_stdin(id, &["true"])).encode();
+        [&[0], &start[..HEAD]].concat()
+    };
     packet::send(&raw.socket, &in_file(1), &[]).unwrap();
     let errno = Errno::MFILE.raw_os_error();
     assert_eq!(raw.reply(), Some(Reply::StartFailed { id: 1, errno }));
@@ -274,14 +281,8 @@ fn without_descriptors_starts_fail_and_nothing_is_lost() {
             .count()
     };
     let before = open();
-    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let limit = |current| {
-        let new = Rlimit { current, maximum };
-        prlimit(Some(spawner.pid()), Resource::Nofile, new)
-            .unwrap()
-            .current
-    };
-    let usual = limit(None.or(Some(before as u64)));
+    let limit = |current| spawner.limit_descriptors(current);
+    let usual = limit(Some(before as u64));
     // With each further descriptor the start fails at another step, and then works.
     for more in 0..8 {
         limit(Some((before + more) as u64));
@@ -327,6 +328,39 @@ fn without_descriptors_starts_fail_and_nothing_is_lost() {
     );
     limit(usual);
     assert_eq!(spawner.shell(21, "exit 3").status, ExitStatus::Code(3));
+    assert_eq!(spawner.finish(), 0);
+}
+
+/// Starts that are on their way when an environment cannot be read, long ones and further environments among them.
+#[test]
+fn starts_from_an_environment_that_could_not_be_read_fail_with_its_error() {
+    let mut spawner = Spawner::start();
+    let environment = |id, letter: &str| Request::Environment {
+        id,
+        variables: vec![format!("A={}", letter.repeat(MAX_PACKET)).into()],
+    };
+    let start = |id, base, argument: &str| StartRequest {
+        base: Base::Kept(base),
+        ..without_stdin(id, &["/bin/sh", "-c", "printf %.1s $A", argument])
+    };
+    let long = "a".repeat(MAX_PACKET);
+    spawner.send(environment(1, "a"));
+    assert_eq!(spawner.run(start(2, 1, "")).stdout, "a");
+    let usual = spawner.without_descriptors();
+    for id in [3, 4] {
+        spawner.send(environment(id, "b"));
+        assert_eq!(spawner.failure(id), "emfile");
+    }
+    assert_eq!(spawner.start_error(start(5, 4, &long)), "emfile");
+    spawner.limit_descriptors(usual);
+    // The error of the environment, whatever could not be read after it.
+    assert_eq!(spawner.start_error(start(6, 4, "")), "emfile");
+    assert_eq!(spawner.start_error(start(7, 4, &long)), "emfile");
+    // It has replaced those before it.
+    assert_eq!(spawner.start_error(start(8, 3, "")), "enomem");
+    assert_eq!(spawner.start_error(start(9, 1, "")), "enomem");
+    spawner.send(environment(10, "c"));
+    assert_eq!(spawner.run(start(11, 10, &long)).stdout, "c");
     assert_eq!(spawner.finish(), 0);
 }
 

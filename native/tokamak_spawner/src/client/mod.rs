@@ -76,7 +76,7 @@ impl Connection {
     /// [`SendError`]. After `Full`, try again when the descriptor is writable.
     pub fn try_send(&self, request: &Request) -> Result<(), SendError> {
         self.disowned.stop_all(self.socket.as_fd());
-        packet::send_request(&self.socket, request.id(), &request.encode()).map_err(SendError::from)
+        packet::send_request(&self.socket, &request.encode()).map_err(SendError::from)
     }
 
     /// Sends a request, waiting for room in the socket.

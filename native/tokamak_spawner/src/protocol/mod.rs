@@ -26,11 +26,11 @@ mod request;
 mod wire;
 
 pub use reply::{ExitStatus, Reply, Streams};
-pub use request::{Base, EnvironmentChange, Input, Output, Request, StartRequest};
+pub use request::{Base, EnvironmentChange, HEAD, Input, Output, Request, StartRequest, Subject};
 pub use wire::Malformed;
 
 /// The version of these messages. Raise it with every change to their bytes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest request in bytes. Linux itself allows 6 MiB of arguments and environment at most.
 pub const MAX_REQUEST: usize = 8 * 1024 * 1024;

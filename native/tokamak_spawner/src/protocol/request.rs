@@ -9,6 +9,9 @@ const STOP: u8 = 3;
 const RELEASE: u8 = 4;
 const ENVIRONMENT: u8 = 5;
 
+/// How many bytes at the beginning of a request tell what it is about: its kind, and an id.
+pub const HEAD: usize = 9;
+
 /// One message to the spawner. Requests about an id that is unknown or already gone do nothing: they
 /// may have crossed with the child's exit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,15 @@ pub enum Request {
     },
 }
 
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The child with this id.
+    Child(u64),
+    /// The environment with this id.
+    Environment(u64),
+}
+
 /// A child to be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartRequest {
@@ -75,8 +87,8 @@ pub enum Base {
     Spawner,
     /// None.
     Empty,
-    /// That of the `Environment` with this id, which must be the latest. A start after one that could not be
-    /// read fails with that error, after one that was not sent with `ENOMEM`.
+    /// That of the `Environment` with this id, which must be the latest. Where that one could not be read, the start
+    /// fails with its error; with `ENOMEM`, where it is not the latest or was not sent.
     Kept(u64),
 }
 
@@ -170,6 +182,22 @@ impl Request {
         };
         reader.end()?;
         Ok(request)
+    }
+
+    /// Reads what a request is about.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the bytes are not the first [`HEAD`] ones of a request.
+    pub fn subject(head: &[u8]) -> Result<Subject, Malformed> {
+        let mut reader = Reader::new(head);
+        let kind = reader.u8()?;
+        let id = reader.u64()?;
+        reader.end()?;
+        match kind {
+            START | SIGNAL | STOP | RELEASE => Ok(Subject::Child(id)),
+            ENVIRONMENT => Ok(Subject::Environment(id)),
+            _ => Err(Malformed("unknown request")),
+        }
     }
 
     /// The child or the environment this request is about.

@@ -25,10 +25,8 @@ type Variables = Vec<CString>;
 pub(super) struct Environments {
     /// The spawner's own, which does not change.
     own: Variables,
-    /// What the VM sent last, and its id.
+    /// What the VM sent last, or why that could not be read, and its id.
     kept: Option<(u64, Result<Variables>)>,
-    /// The request that could not be read last, and why. It may have been an environment.
-    unread: Option<(u64, Errno)>,
 }
 
 impl Environments {
@@ -36,11 +34,7 @@ impl Environments {
         let own = std::env::vars_os()
             .filter_map(|(name, value)| variable(&name.into_vec(), &value.into_vec()).ok())
             .collect();
-        Self {
-            own,
-            kept: None,
-            unread: None,
-        }
+        Self { own, kept: None }
     }
 
     /// Keeps an environment in place of the one before.
@@ -49,16 +43,16 @@ impl Environments {
         self.kept = Some((id, variables.collect()));
     }
 
-    /// Notes that a request could not be read.
+    /// Notes that an environment, which was to replace the one before, could not be read.
     pub(super) fn could_not_read(&mut self, id: u64, error: Errno) {
-        self.unread = Some((id, error));
+        self.kept = Some((id, Err(error)));
     }
 
     /// The child's environment: its base, and then the changes in order.
     ///
     /// # Errors
-    /// `INVAL` for what no environment can hold; when the base could not be read, that error, and `NOMEM` when it did not
-    /// arrive.
+    /// `INVAL` for what no environment can hold; when the base could not be read, that error, and `NOMEM` when it is not
+    /// the latest.
     pub(super) fn of(&self, start: &StartRequest) -> Result<Cow<'_, [CString]>> {
         let base = self.base(start.base)?;
         if start.environment.is_empty() {
@@ -73,11 +67,8 @@ impl Environments {
             Base::Empty => return Ok(&[]),
             Base::Kept(id) => id,
         };
-        match (&self.kept, self.unread) {
-            (Some((kept, variables)), _) if *kept == id => {
-                variables.as_deref().map_err(|error| *error)
-            }
-            (_, Some((unread, error))) if unread == id => Err(error),
+        match &self.kept {
+            Some((kept, variables)) if *kept == id => variables.as_deref().map_err(|error| *error),
             _ => Err(Errno::NOMEM),
         }
     }
@@ -214,15 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn a_start_after_an_environment_that_could_not_be_read_fails_with_that_error() {
+    fn an_environment_that_could_not_be_read_is_the_latest_and_gives_its_error() {
         let mut environments = Environments::new();
         environments.keep(1, &bytes(&["A=1"]));
         environments.could_not_read(2, Errno::MFILE);
-        assert_eq!(
-            environments.of(&start(Base::Kept(2), &[])),
-            Err(Errno::MFILE)
-        );
-        assert!(environments.of(&start(Base::Kept(1), &[])).is_ok());
+        environments.could_not_read(3, Errno::IO);
+        for (id, error) in [(3, Errno::IO), (2, Errno::NOMEM), (1, Errno::NOMEM)] {
+            let start = start(Base::Kept(id), &[]);
+            assert_eq!(environments.of(&start), Err(error));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use tokamak_spawner::lineage::{self, Lineage};
 use tokamak_spawner::packet::{self, Packet};
-use tokamak_spawner::protocol::{ExitStatus, Reply, Request, StartRequest, VERSION};
+use tokamak_spawner::protocol::{ExitStatus, Reply, Request, StartRequest, Subject, VERSION};
 
 use super::children::{Child, Children, Sequence};
 use super::ending::Ending;
@@ -55,17 +55,13 @@ impl Service {
 
     /// Serves one request.
     pub(super) fn handle(&mut self, packet: Packet<'_>) -> Result<(), Disconnected> {
-        let request = match packet::id_of_request_in_file(packet.bytes) {
+        let request = match packet::head_of_request_in_file(packet.bytes) {
             None => Request::decode(packet.bytes),
-            Some(id) => {
+            Some(head) => {
                 let file = packet.descriptors.into_iter().next().ok_or(Errno::MFILE);
                 match file.and_then(packet::read_request_file) {
                     Ok(request) => Request::decode(&request),
-                    Err(error) => {
-                        self.launcher.environments.could_not_read(id, error);
-                        self.fail_start(id, error);
-                        return Ok(());
-                    }
+                    Err(error) => return self.could_not_read(head, error),
                 }
             }
         };
@@ -83,6 +79,18 @@ impl Service {
                 self.launcher.environments.keep(id, &variables);
             }
         }
+        Ok(())
+    }
+
+    fn could_not_read(&mut self, head: &[u8], error: Errno) -> Result<(), Disconnected> {
+        let id = match Request::subject(head).map_err(|_| Disconnected)? {
+            Subject::Child(id) => id,
+            Subject::Environment(id) => {
+                self.launcher.environments.could_not_read(id, error);
+                id
+            }
+        };
+        self.fail_start(id, error);
         Ok(())
     }
 

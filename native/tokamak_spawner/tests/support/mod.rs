@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use tokamak_spawner::client::{Connection, Event, Pipes};
 use tokamak_spawner::processes::ProcessState;
@@ -90,11 +90,31 @@ impl Spawner {
     pub fn start_error(&mut self, start: StartRequest) -> &'static str {
         let id = start.id;
         self.send(Request::Start(start));
+        self.failure(id)
+    }
+
+    /// The name of the error that the start or the environment with this id fails with.
+    pub fn failure(&mut self, id: u64) -> &'static str {
         self.wait_for(id, |child| child.pid.is_some() || child.end.is_some());
         self.children[&id]
             .end
             .expect("the child started")
             .unwrap_err()
+    }
+
+    /// Leaves the spawner no room for further descriptors. Returns how many it might have.
+    pub fn without_descriptors(&self) -> Option<u64> {
+        let directory = format!("/proc/{}/fd", self.connection.spawner_pid());
+        self.limit_descriptors(Some(fs::read_dir(directory).unwrap().count() as u64))
+    }
+
+    /// How many descriptors the spawner may have. Returns how many it might have before.
+    pub fn limit_descriptors(&self, current: Option<u64>) -> Option<u64> {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let new = Rlimit { current, maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, new)
+            .unwrap()
+            .current
     }
 
     /// The write end of a child's stdin.
