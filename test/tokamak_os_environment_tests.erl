@@ -1,6 +1,6 @@
 %% SPDX-License-Identifier: Apache-2.0
-%% Children get the environment of the VM byte by byte, as those of ports do, whatever is in it. In VMs of their own, which
-%% start with such an environment.
+%% Children get the environment of the VM byte by byte, as those of ports do, whatever is in it. In VMs of their own,
+%% which start with such an environment.
 -module(tokamak_os_environment_tests).
 
 -include_lib("eunit/include/eunit.hrl").
