@@ -140,11 +140,6 @@ impl Readiness {
         matches!(self.phase, Phase::Reported(_))
     }
 
-    /// Whether somebody watches the direction for this callback id.
-    pub fn is_watched_for(&self, callback_id: u64) -> bool {
-        self.is_watched() && self.callback_id == callback_id
-    }
-
     /// The callback id of the watch.
     pub fn callback_id(&self) -> u64 {
         self.callback_id

@@ -220,7 +220,7 @@ mod native {
             }
             let watches = event_loop.watches.lock();
             for event in &events {
-                let Some(watch) = watches.get(&event.data.u64()) else {
+                let Some(watch) = watches.get(event.data.u64()) else {
                     continue;
                 };
                 // An error or a hang-up shows itself by the next read or write.

@@ -18,10 +18,10 @@ use crate::stats;
 use crate::submissions::Ties;
 use crate::wakes::Wakes;
 use crate::watch::{Direction, Watch};
+use crate::watches::{Before, Watches};
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
 use rustler::{Atom, Encoder, LocalPid, Term};
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -100,7 +100,7 @@ pub struct EventLoop {
     pub handlers: Handlers,
     pub timers: Arc<TimerSet>,
     pub descriptors: Descriptors,
-    pub watches: Mutex<HashMap<u64, Arc<Watch>>>,
+    pub watches: Mutex<Watches>,
     pub ties: Ties,
     next_watch: AtomicU64,
     coalesced: AtomicU64,
@@ -141,7 +141,7 @@ impl EventLoop {
                     failed = Some(error);
                     Descriptors::none()
                 }),
-                watches: Mutex::new(HashMap::new()),
+                watches: Mutex::default(),
                 ties: Ties::default(),
                 next_watch: AtomicU64::new(1),
                 coalesced: AtomicU64::new(0),
@@ -198,12 +198,7 @@ impl EventLoop {
 
     /// How many descriptors are watched, for each direction.
     pub fn watched(&self) -> [usize; 2] {
-        let watches = self.watches.lock();
-        let of = |direction: Direction| {
-            let interest = watches.values().map(|watch| watch.interest());
-            interest.filter(|is| is[direction.index()]).count()
-        };
-        Direction::BOTH.map(of)
+        self.watches.lock().counts()
     }
 
     /// The process that enif_select tells, where that backend is used.
@@ -336,27 +331,18 @@ impl EventLoop {
         let file = fd.file().ok_or(atoms::closed())?;
         let watch = self.watch_of(fd, place.as_ref())?;
         let before = watch.interest();
-        let (fresh, renamed) = watch.with(direction, |state| {
-            let has_id = state.is_watched() || state.has_event();
-            let renamed = has_id && state.callback_id() != callback_id;
-            (state.watch(callback_id), renamed)
-        });
         // Before the kernel may tell of it: a consumer that does not know the token drops the edge,
         // and it comes once.
-        self.watches.lock().insert(watch.token, Arc::clone(&watch));
+        let Before { fresh, renamed } = self.watches.lock().watch(&watch, direction, callback_id);
         if fresh && let Err(errno) = self.descriptors.change(&file, &watch, before) {
-            watch.with(direction, |state| state.unwatch());
-            if watch.interest() == [false; 2] {
-                self.watches.lock().remove(&watch.token);
-            }
+            self.watches.lock().unwatch(&watch, direction);
             return Err(crate::descriptors::reason(errno));
         }
         *place = Some(Arc::clone(&watch));
         drop(place);
         if self.is_closed() {
             // It closed meanwhile and may have missed this watch.
-            watch.end();
-            self.watches.lock().remove(&watch.token);
+            self.watches.lock().end(&watch);
             return Err(atoms::closed());
         }
         if fresh {
@@ -419,17 +405,14 @@ impl EventLoop {
             _ => return Err(atoms::not_watched()),
         };
         let before = watch.interest();
-        if !watch.with(direction, |state| state.unwatch()) {
+        if !self.watches.lock().unwatch(&watch, direction) {
             return Err(atoms::not_watched());
         }
         // Fails only for a descriptor that the set does not have.
         let _ = self.descriptors.change(&file, &watch, before);
-        if watch.interest() == [false; 2] {
-            // The next watch takes over the event that waits.
-            if !watch.has_event() {
-                *place = None;
-            }
-            self.watches.lock().remove(&watch.token);
+        // The next watch takes over the event that waits.
+        if watch.interest() == [false; 2] && !watch.has_event() {
+            *place = None;
         }
         // While the place is held: afterwards the descriptor may be selected for another loop.
         if let Sender::Process(env) = sender {
@@ -438,9 +421,9 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Forgets a watch whose descriptor is being closed.
-    pub fn forget_watch(&self, watch: &Arc<Watch>, file: &OwnedFd) {
-        self.watches.lock().remove(&watch.token);
+    /// Ends a watch whose descriptor is being closed.
+    pub fn end_watch(&self, watch: &Watch, file: &OwnedFd) {
+        self.watches.lock().end(watch);
         self.descriptors.remove(file);
     }
 
@@ -517,7 +500,7 @@ impl EventLoop {
 
     fn end_watches(&self, sender: Sender) {
         let watches = std::mem::take(&mut *self.watches.lock());
-        for watch in watches.into_values() {
+        for watch in watches.into_watches() {
             watch.end();
             let Some(fd) = watch.fd.upgrade() else {
                 continue;

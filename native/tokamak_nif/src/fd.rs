@@ -107,9 +107,9 @@ impl Fd {
         OPEN.fetch_sub(1, Ordering::Relaxed);
         let watch = self.watch.lock().take();
         if let Some(watch) = watch {
-            watch.end();
-            if let Some(event_loop) = watch.event_loop.upgrade() {
-                event_loop.forget_watch(&watch, &file);
+            match watch.event_loop.upgrade() {
+                Some(event_loop) => event_loop.end_watch(&watch, &file),
+                None => drop(watch.end()),
             }
         }
         Some(file)

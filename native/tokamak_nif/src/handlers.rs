@@ -7,11 +7,9 @@
 use crate::atoms;
 use crate::event_loop::EventLoop;
 use crate::payload::{self, Event, Place};
-use crate::watch::{Direction, Watch};
 use parking_lot::RwLock;
 use rustler::{Encoder, Env, LocalPid, Term};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokamak::environment::{SavedTerm, Sender};
 use tokamak_core::readiness::Consumer;
@@ -128,7 +126,8 @@ impl EventLoop {
             replaced.tell_closed(Sender::Process(env));
         }
         // What another consumer was told of, and is still ready, the handler has to be told anew.
-        for (watch, direction) in self.watched_for(id) {
+        let watched = self.watches.lock().watched_for(id);
+        for (watch, direction) in watched {
             watch.come_back(Sender::Process(env), direction);
         }
     }
@@ -184,7 +183,7 @@ impl EventLoop {
 
     /// Descriptors that the handler was told of, and did not come back for, are the pollers' now.
     fn give_back_descriptors(&self, id: u64) {
-        let watched = self.watched_for(id);
+        let watched = self.watches.lock().watched_for(id);
         let mut state = self.drain.lock();
         for (watch, direction) in watched {
             let is_new = watch.with(direction, |state| {
@@ -194,16 +193,6 @@ impl EventLoop {
                 state.reported.push_back((watch, direction));
             }
         }
-    }
-
-    /// The directions that are watched for a callback id.
-    fn watched_for(&self, id: u64) -> Vec<(Arc<Watch>, Direction)> {
-        let watches: Vec<Arc<Watch>> = self.watches.lock().values().cloned().collect();
-        watches
-            .into_iter()
-            .flat_map(|watch| Direction::BOTH.map(|direction| (Arc::clone(&watch), direction)))
-            .filter(|(watch, direction)| watch.with(*direction, |state| state.is_watched_for(id)))
-            .collect()
     }
 }
 

@@ -29,6 +29,7 @@ mod table;
 mod transfer;
 mod wakes;
 mod watch;
+mod watches;
 
 /// Version of the interface between this library and `src/tokamak_nif.erl`.
 ///

@@ -14,7 +14,7 @@ use tokamak_core::event::EventType;
 use tokamak_core::readiness::{ComeBack, Consumer, Edge, Readiness, Transfer};
 
 /// What a descriptor is watched for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     Read,
     Write,
@@ -79,11 +79,13 @@ impl Watch {
         directions.iter().any(Readiness::has_event)
     }
 
-    /// Ends both directions.
-    pub fn end(&self) {
-        for direction in self.directions.lock().iter_mut() {
+    /// Ends both directions: the callback ids of their last watches.
+    pub fn end(&self) -> [u64; 2] {
+        let mut directions = self.directions.lock();
+        directions.each_mut().map(|direction| {
             direction.unwatch();
-        }
+            direction.callback_id()
+        })
     }
 
     /// The source says that a direction is ready: the event to queue, if one is due.
