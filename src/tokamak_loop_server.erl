@@ -41,7 +41,7 @@
     ids = #{} :: #{pos_integer() => reference()},
     sent = 0 :: non_neg_integer(),
     %% `open', or what waits while the mailbox is looked at.
-    held = open :: open | queue:queue(dispatched()),
+    held = open :: open | tokamak_held:held(dispatched()),
     %% Of the ids with events that are bounded in bytes.
     accounts = #{} :: #{pos_integer() => #account{}},
     %% `idle', or how long the look that is under way was put off, in milliseconds.
@@ -133,9 +133,8 @@ handle_info({looked, Pid, Monitor, Seen}, State) ->
     {noreply, looked(Pid, Monitor, Seen, State)};
 handle_info({'DOWN', Monitor, process, Pid, _Reason}, #state{flows = Flows} = State) ->
     case Flows of
-        #{Pid := #flow{monitor = Monitor, ids = Ids}} ->
-            _ = [tokamak_nif:loop_unregister(State#state.loop, Id) || Id <- maps:keys(Ids)],
-            {noreply, lists:foldl(fun forget/2, State, maps:keys(Ids))};
+        #{Pid := #flow{monitor = Monitor} = Flow} ->
+            {noreply, forget_process(Pid, Flow, State)};
         _ ->
             {noreply, State}
     end;
@@ -197,18 +196,30 @@ forget(Id, #state{handlers = Handlers, flows = Flows} = State) ->
             State
     end.
 
+%% Forgets a handler that died, at once: it may have had very many ids.
+forget_process(Pid, #flow{ids = Ids, held = Held, accounts = Accounts}, #state{loop = Loop} = State) ->
+    _ = [tokamak_nif:loop_unregister(Loop, Id) || Id <- maps:keys(Ids)],
+    dispatched(count(Held), State),
+    _ = [give_back(Id, Places, Loop) || {Id, #account{places = Places}} <- maps:to_list(Accounts)],
+    State#state{
+        handlers = maps:without(maps:keys(Ids), State#state.handlers),
+        flows = maps:remove(Pid, State#state.flows)
+    }.
+
 keep(Pid, #flow{ids = Ids, monitor = Monitor}, Flows) when map_size(Ids) =:= 0 ->
     demonitor(Monitor, [flush]),
     maps:remove(Pid, Flows);
 keep(Pid, Flow, Flows) ->
     Flows#{Pid => Flow}.
 
-split(_Id, open) ->
-    {[], open};
-split(Id, Held) ->
-    IsOfId = fun(Event) -> element(2, Event) =:= Id end,
-    {OfId, Others} = lists:partition(IsOfId, queue:to_list(Held)),
-    {OfId, queue:from_list(Others)}.
+count(open) -> 0;
+count(Held) -> tokamak_held:len(Held).
+
+split(_Id, open) -> {[], open};
+split(Id, Held) -> tokamak_held:take(Id, Held).
+
+hold(Event, open) -> hold(Event, tokamak_held:new());
+hold(Event, Held) -> tokamak_held:in(element(2, Event), Event, Held).
 
 deliver(Events, #state{loop = Loop} = State) ->
     DeliverOne = fun(Event, Delivered) -> deliver_one(Event, Loop, Delivered) end,
@@ -223,9 +234,9 @@ deliver_one(Event, Loop, {Sent, Flows}) ->
             Pid ! element(3, Event),
             {Sent + 1, Flows#{Pid := account(Event, Loop, Flow#flow{sent = N + 1})}};
         #{Pid := #flow{held = open} = Flow} ->
-            {Sent, Flows#{Pid := begin_looking(Pid, Flow#flow{held = queue:from_list([Event])})}};
+            {Sent, Flows#{Pid := begin_looking(Pid, Flow#flow{held = hold(Event, open)})}};
         #{Pid := #flow{held = Held} = Flow} ->
-            {Sent, Flows#{Pid := Flow#flow{held = queue:in(Event, Held)}}};
+            {Sent, Flows#{Pid := Flow#flow{held = hold(Event, Held)}}};
         _ ->
             {Sent + 1, Flows}
     end.
@@ -324,9 +335,20 @@ looked(Pid, Monitor, Seen, #state{flows = Flows, loop = Loop} = State) ->
         #{Pid := #flow{monitor = Monitor, held = Held} = Flow} ->
             Settled = settle(Seen, Loop, Flow#flow{held = open, sent = 0}),
             Opened = State#state{flows = Flows#{Pid := end_looking(Pid, Settled)}},
-            deliver(queue:to_list(Held), Opened);
+            {Events, Rest} = tokamak_held:out(?WINDOW, Held),
+            hold_rest(Pid, Rest, deliver(Events, Opened));
         _ ->
             State
+    end.
+
+%% The handler was sent a window of what was held.
+hold_rest(Pid, Rest, #state{flows = Flows} = State) ->
+    case tokamak_held:len(Rest) of
+        0 ->
+            State;
+        _ ->
+            #{Pid := Flow} = Flows,
+            State#state{flows = Flows#{Pid := begin_looking(Pid, Flow#flow{held = Rest})}}
     end.
 
 end_looking(Pid, Flow) ->
