@@ -154,17 +154,20 @@ impl EventLoop {
     }
 
     /// Unregisters a handler, for the loop's process. A poller that waits consumes again when it was
-    /// the last one.
+    /// the last one, and looks at the descriptors that it left.
     pub fn remove_handler(&self, env: Env, id: u64) {
         let mut state = self.drain.lock();
         let removed = self.handlers.remove(id);
-        let overdue = std::mem::take(&mut state.overdue);
-        state.parked.extend(overdue);
+        let was_last = removed && !self.handlers.are_any();
+        if was_last {
+            // Otherwise the dispatch that is due parks what is this id's, and the rest is other handlers'.
+            let overdue = std::mem::take(&mut state.overdue);
+            state.parked.extend(overdue);
+        }
         let places = state.places.remove(&id).unwrap_or_default();
         drop(state);
         give_back(env, places);
-        if removed {
-            self.give_back_descriptors(id);
+        if removed && (self.hand_over_descriptors(id) || was_last) {
             self.wake_waiter(Sender::Process(env), atoms::ready());
         }
     }
@@ -181,18 +184,26 @@ impl EventLoop {
         give_back(env, first);
     }
 
-    /// Descriptors that the handler was told of, and did not come back for, are the pollers' now.
-    fn give_back_descriptors(&self, id: u64) {
+    /// Descriptors that the handler was told of, and did not come back for, are the pollers' now; whether there
+    /// are any.
+    fn hand_over_descriptors(&self, id: u64) -> bool {
         let watched = self.watches.lock().watched_for(id);
+        if watched.is_empty() {
+            return false;
+        }
+        let mut any = false;
         let mut state = self.drain.lock();
         for (watch, direction) in watched {
-            let is_new = watch.with(direction, |state| {
-                state.hand_over(Consumer::Poller) && state.list()
+            let (handed_over, is_new) = watch.with(direction, |state| {
+                let handed_over = state.hand_over(Consumer::Poller);
+                (handed_over, handed_over && state.list())
             });
+            any |= handed_over;
             if is_new {
                 state.reported.push_back((watch, direction));
             }
         }
+        any
     }
 }
 
