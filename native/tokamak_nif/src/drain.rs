@@ -7,6 +7,7 @@
 
 use crate::atoms;
 use crate::event_loop::{EventLoop, Waiter};
+use crate::parked::Parked;
 use crate::payload::{self, Event, Payload, Place};
 use crate::transfer;
 use crate::watch::{Direction, Watch};
@@ -45,7 +46,7 @@ pub struct Drain {
     /// So many of them, from the front, it has come back for.
     returned: usize,
     /// Events for pollers, taken out of the queue by the loop's process.
-    pub parked: VecDeque<Event>,
+    pub parked: Parked,
     /// Parked events whose callback id got a handler.
     pub overdue: VecDeque<Event>,
     /// Places of events that were dispatched, by callback id, until the loop's process gives them back.
@@ -83,6 +84,11 @@ impl Allowance {
             unchecked: 0,
             started: None,
         }
+    }
+
+    /// How many may be taken before the next look.
+    fn portion(&self) -> usize {
+        self.left.min(CLOCK_INTERVAL)
     }
 
     fn count(&mut self, taken: usize) {
@@ -374,8 +380,9 @@ impl EventLoop {
         while !allowance.is_used_up()
             && let Some(events) = self.queue.front(&mut state.batch)
         {
-            let count = deliver(env, events, &mut state.reported, allowance, consumer, terms);
-            taken += count;
+            let count = events.len().min(allowance.portion());
+            let events = events.drain(..count);
+            taken += deliver(env, events, &mut state.reported, allowance, consumer, terms);
         }
         self.queue.release(taken);
     }
@@ -393,7 +400,8 @@ impl EventLoop {
             let Drain {
                 parked, reported, ..
             } = &mut *state;
-            taken += deliver(env, parked, reported, allowance, Consumer::Poller, terms);
+            let events = parked.drain().take(allowance.portion());
+            taken += deliver(env, events, reported, allowance, Consumer::Poller, terms);
         }
         self.queue.release(taken);
     }
@@ -453,18 +461,19 @@ impl EventLoop {
     }
 }
 
-/// Encodes events for their consumer, until the next look at the clock; those of descriptors only if
-/// their watch still stands. Returns how many it took.
+/// Encodes events for their consumer; those of descriptors only if their watch still stands. Returns how
+/// many it took.
 fn deliver<'a>(
     env: Env<'a>,
-    events: &mut VecDeque<Event>,
+    events: impl Iterator<Item = Event>,
     reported: &mut VecDeque<Reported>,
     allowance: &mut Allowance,
     consumer: Consumer,
     terms: &mut TermList<'a>,
 ) -> usize {
-    let count = events.len().min(allowance.left).min(CLOCK_INTERVAL);
-    for event in events.drain(..count) {
+    let mut count = 0;
+    for event in events {
+        count += 1;
         let kind = event.kind;
         let (id, data) = match event.payload {
             Payload::Readiness {

@@ -333,7 +333,11 @@ impl EventLoop {
         let before = watch.interest();
         // Before the kernel may tell of it: a consumer that does not know the token drops the edge,
         // and it comes once.
-        let Before { fresh, renamed } = self.watches.lock().watch(&watch, direction, callback_id);
+        let Before {
+            fresh,
+            renamed,
+            has_event,
+        } = self.watches.lock().watch(&watch, direction, callback_id);
         if fresh && let Err(errno) = self.descriptors.change(&file, &watch, before) {
             self.watches.lock().unwatch(&watch, direction);
             return Err(crate::descriptors::reason(errno));
@@ -348,10 +352,12 @@ impl EventLoop {
         if fresh {
             watch.arm(sender, direction);
         }
+        if renamed || has_event {
+            self.unpark(sender, &watch, direction);
+        }
         if renamed {
             // Whoever was told of it under the old id, or would have been, need not be the one that the
             // new id is for. Who took the event since has been told under the new id.
-            self.unpark(sender);
             watch.come_back_of(sender, direction, Consumer::Former);
             if self.handlers.contains(callback_id) {
                 // Between the change and the unparking, a poller may have taken it.

@@ -6,7 +6,8 @@
 
 use crate::atoms;
 use crate::event_loop::EventLoop;
-use crate::payload::{self, Event, Place};
+use crate::payload::{Event, Place};
+use crate::watch::{Direction, Watch};
 use parking_lot::RwLock;
 use rustler::{Encoder, Env, LocalPid, Term};
 use std::collections::HashMap;
@@ -112,14 +113,9 @@ impl EventLoop {
     /// events of the id are the handler's.
     pub fn add_handler(&self, env: Env, id: u64, pid: LocalPid, reference: Term) {
         let mut state = self.drain.lock();
-        let parked = std::mem::take(&mut state.parked);
-        for event in parked {
-            if payload::current_callback_id(&event) == id {
-                state.overdue.push_back(event);
-            } else {
-                state.parked.push_back(event);
-            }
-        }
+        let watched = self.watches.lock().watched_for(id);
+        let parked = state.parked.take_of(id, &watched);
+        state.overdue.extend(parked);
         let replaced = self.handlers.insert(id, pid, reference);
         drop(state);
         if let Some(replaced) = replaced {
@@ -132,21 +128,20 @@ impl EventLoop {
         }
     }
 
-    /// Parked events whose callback id changed to that of a handler are the handler's.
-    pub fn unpark(&self, sender: Sender) {
+    /// A direction got another callback id: the event of it that is parked is the handler's of that id, if
+    /// there is one.
+    pub fn unpark(&self, sender: Sender, watch: &Watch, direction: Direction) {
         if !self.handlers.are_any() {
             return;
         }
         let mut state = self.drain.lock();
-        let is_handlers = |event: &Event| {
-            let id = payload::current_callback_id(event);
-            self.handlers.contains(id)
-        };
-        let parked = std::mem::take(&mut state.parked);
-        let (handled, others): (Vec<_>, Vec<_>) = parked.into_iter().partition(is_handlers);
-        state.parked.extend(others);
-        let is_any = !handled.is_empty();
-        state.overdue.extend(handled);
+        let id = watch.with(direction, |state| state.callback_id());
+        if !self.handlers.contains(id) {
+            return;
+        }
+        let parked = state.parked.take_of_watch(watch, direction);
+        let is_any = !parked.is_empty();
+        state.overdue.extend(parked);
         drop(state);
         if is_any {
             self.after_push(sender, self.queue.notify());

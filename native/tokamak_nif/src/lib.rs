@@ -18,6 +18,7 @@ mod library;
 mod loop_nifs;
 mod operations;
 mod os_environment;
+mod parked;
 mod payload;
 mod progress;
 mod select;

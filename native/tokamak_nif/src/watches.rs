@@ -29,6 +29,8 @@ pub struct Before {
     pub fresh: bool,
     /// It was watched, or left an event, under another callback id.
     pub renamed: bool,
+    /// An event of it waits.
+    pub has_event: bool,
 }
 
 impl Watches {
@@ -45,10 +47,17 @@ impl Watches {
     pub fn watch(&mut self, watch: &Arc<Watch>, direction: Direction, callback_id: u64) -> Before {
         let (former, before) = watch.with(direction, |state| {
             let former = state.callback_id();
-            let has_id = state.is_watched() || state.has_event();
-            let renamed = has_id && former != callback_id;
+            let has_event = state.has_event();
+            let renamed = (state.is_watched() || has_event) && former != callback_id;
             let fresh = state.watch(callback_id);
-            (former, Before { fresh, renamed })
+            (
+                former,
+                Before {
+                    fresh,
+                    renamed,
+                    has_event,
+                },
+            )
         });
         if before.fresh {
             self.by_token.insert(watch.token, Arc::clone(watch));
