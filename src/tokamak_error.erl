@@ -80,7 +80,8 @@ format_error(_Reason, [{_Module, _Function, Args, Info} | _]) ->
         {explained, Explanations} ->
             Explanations;
         not_owner ->
-            #{general => "the calling process is not the owner"};
+            %% A binary: Elixir takes no other text there.
+            #{general => <<"the calling process is not the owner">>};
         _ ->
             #{}
     end.

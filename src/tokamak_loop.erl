@@ -191,6 +191,15 @@ info(Loop) ->
 %% '''
 -spec poll(loop(), timeout()) -> [event()] | {error, busy | closed}.
 poll(Loop, Timeout) when ?IS_TIMEOUT(Timeout) ->
+    case poll_any(Loop, Timeout) of
+        not_owner -> ?NOT_OWNER([Loop, Timeout]);
+        badarg -> ?BADARG([Loop, Timeout], [loop, timeout]);
+        Result -> Result
+    end;
+poll(Loop, Timeout) ->
+    ?BADARG([Loop, Timeout], [loop, timeout]).
+
+poll_any(Loop, Timeout) ->
     Polled =
         case Timeout of
             0 -> poll_now(Loop);
@@ -198,11 +207,8 @@ poll(Loop, Timeout) when ?IS_TIMEOUT(Timeout) ->
         end,
     case Polled of
         raw -> poll_raw(Loop, tokamak_deadline:new(Timeout));
-        badarg -> ?BADARG([Loop, Timeout], [loop, timeout]);
         Result -> Result
-    end;
-poll(Loop, Timeout) ->
-    ?BADARG([Loop, Timeout], [loop, timeout]).
+    end.
 
 poll_now(Loop) ->
     case tokamak_nif:loop_poll(Loop, undefined) of
@@ -254,7 +260,7 @@ poll_raw(Loop, Deadline) ->
         {error, _} = Error ->
             Error;
         not_owner ->
-            ?NOT_OWNER([Loop, Deadline]);
+            not_owner;
         {more, []} ->
             poll_raw(Loop, Deadline);
         {empty, []} ->

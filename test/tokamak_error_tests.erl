@@ -12,6 +12,7 @@ error_test_() ->
             {"wrong options are explained by key", fun wrong_options/0},
             {"the shell shows the explanation", fun the_shell_shows_it/0},
             {"not_owner is explained", fun not_owner_is_explained/0},
+            {"a general explanation is a binary, as Elixir wants it", fun a_general_explanation_is_a_binary/0},
             {"closed handles are no wrong arguments", fun closed_handles_are_handles/0}
         ])
     ).
@@ -181,9 +182,19 @@ not_owner_is_explained() ->
             {tokamak_fd, controlling_process, [Fd, self()]},
             {tokamak_loop, drain, [Raw]},
             {tokamak_loop, drain, [Raw, 1]},
+            {tokamak_loop, poll, [Raw, 0]},
+            {tokamak_loop, poll, [Raw, 1]},
             {tokamak_loop, destroy, [Raw]}
         ]
     ].
+
+%% Exception.normalize/3 appends it to a string.
+a_general_explanation_is_a_binary() ->
+    {Fd, _} = tokamak_test:pipe(),
+    tokamak_test:in_process(fun() ->
+        Stack = stack_of(not_owner, tokamak_fd, close, [Fd]),
+        ?assertMatch(#{general := <<"the calling", _/binary>>}, tokamak_error:format_error(not_owner, Stack))
+    end).
 
 closed_handles_are_handles() ->
     Loop = tokamak_test:raw_loop(native),
