@@ -8,6 +8,7 @@ argument_test_() ->
     call_fixture:tests([
         fun a_wrong_argument_is_named_with_the_type_that_was_expected/0,
         fun an_improper_list_is_a_wrong_argument/0,
+        fun an_integer_that_does_not_fit_is_a_wrong_argument/0,
         fun an_improper_list_that_is_pushed_is_a_wrong_item/0,
         fun too_few_and_too_many_arguments_are_explained/0,
         fun what_is_no_operation_and_no_list_is_explained/0,
@@ -43,13 +44,30 @@ a_wrong_argument_is_named_with_the_type_that_was_expected() ->
     all_explain(#{2 => "its element 1 is not a i64"}, [fun() -> tokamak:open(op(sums), [1 bsl 63]) end]).
 
 an_improper_list_is_a_wrong_argument() ->
-    Lists = #{2 => "its element 1 is not a Vec < Vec < u8 > >"},
+    Lists = #{2 => "its element 1 is not a Vec<Vec<u8>>"},
     [all_explain(Lists, ?CALLS(op(lengths), [Wrong])) || Wrong <- [[[1] | 2], [[1], [2 | 3]], [1]]],
-    ByName = #{2 => "its element 1 is not a HashMap < String, Vec < u8 > >"},
+    ByName = #{2 => "its element 1 is not a HashMap<String, Vec<u8>>"},
     all_explain(ByName, ?CALLS(op(lengths_by_name), [#{<<"a">> => [1 | 2]}])),
     all_explain(#{2 => "its element 1 is not a Path"}, ?CALLS(list_dir, ["/tm" ++ $p])),
     ?assertEqual({ok, [2, 0]}, tokamak:call(op(lengths), [[[1, 2], []]])),
     ?assertEqual({ok, #{<<"a">> => 1}}, tokamak:call(op(lengths_by_name), [#{<<"a">> => [1]}])).
+
+an_integer_that_does_not_fit_is_a_wrong_argument() ->
+    Fits = [255, [-32768, 32767], -128],
+    ?assertEqual({ok, list_to_tuple(Fits)}, tokamak:call(op(small), Fits)),
+    ?assertEqual({ok, {0, [], nil}}, tokamak:call(op(small), [0, [], nil])),
+    [
+        all_explain(#{2 => lists:concat(["its element ", Index, " is not a ", Type])}, ?CALLS(op(small), Args))
+     || {Index, Type, Args} <- [
+            {1, "u8", [256, [], 0]},
+            {1, "u8", [-1, [], 0]},
+            {1, "u8", [1 bsl 64, [], 0]},
+            {2, "Vec<i16>", [0, [32768], 0]},
+            {2, "Vec<i16>", [0, [1 | 2], 0]},
+            {3, "Option<i8>", [0, [], 128]},
+            {3, "Option<i8>", [0, [], undefined]}
+        ]
+    ].
 
 an_improper_list_that_is_pushed_is_a_wrong_item() ->
     Stream = tokamak:open(op(lengths_of_pushed), []),
@@ -59,11 +77,15 @@ an_improper_list_that_is_pushed_is_a_wrong_item() ->
     ok = tokamak:close(Stream).
 
 too_few_and_too_many_arguments_are_explained() ->
-    Text = #{2 => "not a list of as many arguments as the operation takes"},
-    [all_explain(Text, ?CALLS(Op, Args)) || Op <- [echo, sleep, op(later_in_runtime)], Args <- [[], [1, 2, 3]]],
-    all_explain(Text, ?CALLS(echo, lists:seq(1, 100))),
-    all_explain(Text, ?CALLS(echo, [1 | 2])),
-    all_explain(Text, [fun() -> tokamak:stream(count, []) end]).
+    One = #{2 => "not a list of 1 argument, as the operation takes"},
+    Two = #{2 => "not a list of 2 arguments, as the operation takes"},
+    [all_explain(One, ?CALLS(Op, Args)) || Op <- [echo, sleep], Args <- [[], [1, 2, 3]]],
+    [all_explain(Two, ?CALLS(op(later_in_runtime), Args)) || Args <- [[], [1, 2, 3]]],
+    all_explain(One, ?CALLS(echo, lists:seq(1, 100))),
+    all_explain(One, ?CALLS(echo, [1 | 2])),
+    all_explain(Two, [fun() -> tokamak:stream(count, []) end]),
+    None = #{2 => "not an empty list: the operation takes no arguments"},
+    all_explain(None, ?CALLS(op(nothing), [1])).
 
 what_is_no_operation_and_no_list_is_explained() ->
     Op = #{1 => "neither an atom nor {Engine, Name}"},
@@ -157,7 +179,7 @@ a_wrong_call_of_a_gather_is_explained() ->
         ?assertEqual(#{1 => "not a list of {Op, Args}"}, explanation(fun() -> tokamak:gather(Wrong) end))
      || Wrong <- [x, [x], [{echo, x}], [{"echo", []}], [{echo, []} | x], [{echo, [], 1}]]
     ],
-    Text = "in call 2, the argument list: not a list of as many arguments as the operation takes",
+    Text = "in call 2, the argument list: not a list of 1 argument, as the operation takes",
     ?assertEqual(#{1 => Text}, explanation(fun() -> tokamak:gather([{echo, [1]}, {echo, []}]) end)),
     [
         ?assertMatch(#{2 := _}, explanation(fun() -> tokamak:gather([{echo, [1]}], Wrong) end))

@@ -69,7 +69,7 @@ derived_types_are_encoded() ->
     ?assertEqual({ok, Derived}, tokamak:call(op(derived), [])).
 
 nothing_is_ok() ->
-    [?assertEqual({ok, ok}, tokamak:call(op(Name), [])) || Name <- [nothing, succeeds, succeeds_eagerly]].
+    [?assertEqual({ok, ok}, tokamak:call(op(Name), [])) || Name <- [nothing, return, succeeds, succeeds_eagerly]].
 
 the_built_in_operations_give_what_they_promise() ->
     File = code:which(?MODULE),

@@ -8,6 +8,7 @@ engines_test_() ->
     call_fixture:tests(#{worker_threads => 3, max_blocking_threads => 5, max_in_flight => 1000}, [
         fun the_built_in_operations_are_listed_with_arity_and_kind/0,
         fun an_engine_is_listed_from_its_first_call_on/0,
+        fun two_operations_of_one_name_are_found/0,
         fun other_nodes_find_an_engine_after_a_crash_of_the_process_that_announced_it/0,
         fun stats_count_the_calls_of_all_engines/0,
         fun stats_show_what_the_runtimes_were_configured_with/0
@@ -36,6 +37,10 @@ an_engine_is_listed_from_its_first_call_on() ->
     ],
     Some = [{sums, 1, duplex}, {numbers, 1, stream}, {block, 2, blocking}, {later, 2, eager}, {fails, 1, async}],
     ?assertEqual([], Some -- Listed).
+
+%% An engine with such is not loaded; this library is no engine.
+two_operations_of_one_name_are_found() ->
+    ?assertEqual(<<"found_twice">>, tokamak_test_nif:name_of_two()).
 
 other_nodes_find_an_engine_after_a_crash_of_the_process_that_announced_it() ->
     {ok, _} = tokamak:call(op(nothing), []),

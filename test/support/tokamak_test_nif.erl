@@ -4,6 +4,7 @@
 
 -export([start_producers/6, producers/0, reserve_ids/3, start_storm/4, storm/0]).
 -export([pipe/0, datagrams/0, flags/1, write/2, close/1, start_echo/3]).
+-export([name_of_two/0]).
 
 -on_load(load/0).
 
@@ -72,3 +73,7 @@ start_storm(_Table, _Threads, _Keys, _Milliseconds) -> ?STUB.
 %% @doc The threads that have not ended, and the reports of all.
 -spec storm() -> {Threads :: non_neg_integer(), Reports :: non_neg_integer()}.
 storm() -> ?STUB.
+
+%% @doc The name that two operations of this library have; `nil': none.
+-spec name_of_two() -> binary() | nil.
+name_of_two() -> ?STUB.

@@ -60,6 +60,19 @@ impl Drop for CallResource {
     }
 }
 
+/// What the list of an operation's arguments should be, by how many it takes.
+const ARGUMENTS: [&str; MAX_ARITY + 1] = [
+    "an empty list: the operation takes no arguments",
+    "a list of 1 argument, as the operation takes",
+    "a list of 2 arguments, as the operation takes",
+    "a list of 3 arguments, as the operation takes",
+    "a list of 4 arguments, as the operation takes",
+    "a list of 5 arguments, as the operation takes",
+    "a list of 6 arguments, as the operation takes",
+    "a list of 7 arguments, as the operation takes",
+    "a list of 8 arguments, as the operation takes",
+];
+
 /// Decodes the list of a call's arguments into a buffer on the stack.
 pub(crate) fn decode_args<'a, 'b>(
     list: Term<'a>,
@@ -68,7 +81,7 @@ pub(crate) fn decode_args<'a, 'b>(
 ) -> Result<&'b [Term<'a>], BadArgument> {
     let wrong = || BadArgument {
         index: 0,
-        expected: "a list of as many arguments as the operation takes",
+        expected: ARGUMENTS.get(arity).copied().unwrap_or("a list"),
     };
     // Cell by cell: an iterator panics at the end of an improper list.
     let (mut rest, mut count) = (list, 0);

@@ -9,8 +9,8 @@ use crate::reply::Reply;
 use crate::stream::{InputPort, Outbox, OutputPort};
 use futures_core::Stream;
 use rustler::sys::ErlNifTerm;
-use rustler::{Atom, Decoder, Encoder, Env, Term};
-use std::collections::HashMap;
+use rustler::{Atom, Decoder, Encoder, Env, NifResult, Term};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::hash::BuildHasherDefault;
 use std::pin::Pin;
@@ -133,6 +133,48 @@ impl<'a> Call<'a, '_> {
         Ok(items)
     }
 
+    /// Decodes the argument at `index` (from 0), a small integer. Used by the macros.
+    ///
+    /// # Errors
+    /// [`BadArgument`], when it is missing, no integer, or out of range.
+    #[doc(hidden)]
+    pub fn narrow<T: TryFrom<i64> + 'a>(
+        &self,
+        index: usize,
+        expected: &'static str,
+    ) -> Result<T, BadArgument> {
+        let Narrow(integer) = self.arg(index, expected)?;
+        Ok(integer)
+    }
+
+    /// Decodes the argument at `index` (from 0), a list of small integers. Used by the macros.
+    ///
+    /// # Errors
+    /// [`BadArgument`], when it is missing, no proper list, or an item is no integer or out of range.
+    #[doc(hidden)]
+    pub fn narrow_list<T: TryFrom<i64> + 'a>(
+        &self,
+        index: usize,
+        expected: &'static str,
+    ) -> Result<Vec<T>, BadArgument> {
+        let items: Vec<Narrow<T>> = self.list(index, expected)?;
+        Ok(items.into_iter().map(|Narrow(integer)| integer).collect())
+    }
+
+    /// Decodes the argument at `index` (from 0), a small integer or `nil`. Used by the macros.
+    ///
+    /// # Errors
+    /// [`BadArgument`], when it is missing, neither `nil` nor an integer, or out of range.
+    #[doc(hidden)]
+    pub fn narrow_option<T: TryFrom<i64> + 'a>(
+        &self,
+        index: usize,
+        expected: &'static str,
+    ) -> Result<Option<T>, BadArgument> {
+        let integer: Option<Narrow<T>> = self.arg(index, expected)?;
+        Ok(integer.map(|Narrow(integer)| integer))
+    }
+
     /// The outbox of a duplex operation.
     ///
     /// # Errors
@@ -143,6 +185,17 @@ impl<'a> Call<'a, '_> {
             expected: "a duplex operation that is opened",
         };
         self.output.map(OutputPort::outbox).ok_or(not_opened)
+    }
+}
+
+/// A small integer. rustler's own decoders of these types cut off what does not fit.
+struct Narrow<T>(T);
+
+impl<'a, T: TryFrom<i64> + 'a> Decoder<'a> for Narrow<T> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let integer: i64 = term.decode()?;
+        let narrow = T::try_from(integer).map_err(|_| rustler::Error::BadArg)?;
+        Ok(Self(narrow))
     }
 }
 
@@ -227,8 +280,16 @@ struct Table {
 
 static TABLE: OnceLock<Table> = OnceLock::new();
 
-/// Makes the table of this library's operations; to be called from `load`.
+/// Makes the table of this library's operations; to be called from `load`. `false`: the library is not to be
+/// loaded; of a name that two operations have, one would be lost without a word.
 pub(crate) fn register(env: Env, engine: &'static str) -> bool {
+    if let Some(name) = name_of_two() {
+        // The VM only says that the load failed.
+        eprintln!(
+            "tokamak: two operations of {engine} are named {name}; `name = \"...\"' of the attribute renames one"
+        );
+        return false;
+    }
     let entry = |operation: &'static Operation| {
         let limit = match operation.limit {
             0 => None,
@@ -242,6 +303,14 @@ pub(crate) fn register(env: Env, engine: &'static str) -> bool {
         Some(by_name) => TABLE.set(Table { by_name, engine }).is_ok() || TABLE.get().is_some(),
         None => false,
     }
+}
+
+/// A name that two operations of this library have.
+#[doc(hidden)]
+pub fn name_of_two() -> Option<&'static str> {
+    let mut seen = HashSet::new();
+    let mut names = inventory::iter::<Operation>().map(|operation| operation.name);
+    names.find(|name| !seen.insert(*name))
 }
 
 /// The operation of a name.

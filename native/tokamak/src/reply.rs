@@ -145,6 +145,12 @@ fn encode_op(env: Env, name: Atom) -> Term {
 /// let error = std::fs::read("/no/such/file").unwrap_err();
 /// assert!(matches!(error.reason(), Reason::Kind("enoent", _)));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an error of an operation",
+    label = "does not implement `OperationError`",
+    note = "`#[derive(tokamak::OperationError)]` makes one of an enum; \
+            `.map_err(|error| error.to_string())` makes a text of any error"
+)]
 pub trait OperationError {
     /// The reason that the caller gets.
     fn reason(&self) -> Reason;

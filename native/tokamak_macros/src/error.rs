@@ -29,11 +29,18 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
+/// `NotFound` is `not_found`, `HTTPError` is `http_error`.
 fn snake_case(name: &str) -> String {
+    let characters: Vec<char> = name.chars().collect();
+    let is = |index: usize, test: fn(&char) -> bool| characters.get(index).is_some_and(test);
     let mut snake = String::new();
-    for (index, character) in name.chars().enumerate() {
-        if character.is_uppercase() && index > 0 {
-            snake.push('_');
+    for (index, character) in characters.iter().enumerate() {
+        if character.is_uppercase() && index > 0 && !snake.ends_with('_') {
+            let is_within_capitals = is(index - 1, |before| before.is_uppercase())
+                && !is(index + 1, |after| after.is_lowercase());
+            if !is_within_capitals {
+                snake.push('_');
+            }
         }
         snake.extend(character.to_lowercase());
     }
@@ -49,6 +56,11 @@ mod tests {
     fn a_kind_is_its_variant_in_snake_case() {
         assert_eq!(snake_case("NotFound"), "not_found");
         assert_eq!(snake_case("Io"), "io");
+        assert_eq!(snake_case("IO"), "io");
+        assert_eq!(snake_case("HTTPError"), "http_error");
+        assert_eq!(snake_case("BadURL"), "bad_url");
+        assert_eq!(snake_case("Utf8Error"), "utf8_error");
+        assert_eq!(snake_case("ABTest"), "ab_test");
         assert_eq!(snake_case("already_snake"), "already_snake");
     }
 

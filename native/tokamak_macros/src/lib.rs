@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The macros of the tokamak SDK; use them through the `tokamak` crate.
 
+mod argument;
 mod error;
 mod op;
 

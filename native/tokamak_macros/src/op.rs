@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `#[tokamak::op]`.
 
+use crate::argument;
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote};
+use quote::{format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::{Error, FnArg, Ident, ItemFn, LitInt, LitStr, PatType, Result, ReturnType, Token, Type};
 
@@ -107,11 +109,20 @@ impl Parameters {
             };
             let name = format_ident!("argument_{index}");
             this.passed.push(name.clone());
-            match last_segment(ty).as_deref() {
-                Some("Ctx") => this.ctx = Some(name),
-                Some("Inbox") => this.inbox = Some((name, (**ty).clone())),
-                Some("Outbox") => this.outbox = Some((name, (**ty).clone())),
-                _ => this.decoded.push((name, (**ty).clone())),
+            let is_second = match last_segment(ty).as_deref() {
+                Some("Ctx") => this.ctx.replace(name).is_some(),
+                Some("Inbox") => this.inbox.replace((name, (**ty).clone())).is_some(),
+                Some("Outbox") => this.outbox.replace((name, (**ty).clone())).is_some(),
+                _ => {
+                    if let Some(refusal) = argument::refusal(ty) {
+                        return Err(Error::new_spanned(ty, refusal));
+                    }
+                    this.decoded.push((name, (**ty).clone()));
+                    false
+                }
+            };
+            if is_second {
+                return Err(Error::new_spanned(ty, "an operation has one of these"));
             }
         }
         if this.decoded.len() > MAX_ARITY {
@@ -125,14 +136,8 @@ impl Parameters {
 
     /// Statements that decode the arguments and make the context.
     fn prepare(&self) -> TokenStream {
-        let decode = self.decoded.iter().enumerate().map(|(index, (name, ty))| {
-            let expected = quote!(#ty).to_string();
-            let decode = match last_segment(ty).as_deref() {
-                Some("Vec") => quote! { list },
-                _ => quote! { arg },
-            };
-            quote! { let #name: #ty = call.#decode(#index, #expected)?; }
-        });
+        let arguments = self.decoded.iter().enumerate();
+        let decode = arguments.map(|(index, (name, ty))| argument::decode(name, index, ty));
         let ctx = self
             .ctx
             .iter()
@@ -145,6 +150,7 @@ impl Parameters {
 pub fn expand(options: &Options, function: &ItemFn) -> Result<TokenStream> {
     check(options, function)?;
     let parameters = Parameters::of(function)?;
+    check_boxes(options.kind, &parameters)?;
     let start = start(options.kind, function, &parameters)?;
     let eager = match options.kind {
         Kind::Eager => eager(function, &parameters),
@@ -157,7 +163,7 @@ pub fn expand(options: &Options, function: &ItemFn) -> Result<TokenStream> {
     let name = options
         .name
         .clone()
-        .unwrap_or_else(|| function.sig.ident.to_string());
+        .unwrap_or_else(|| function.sig.ident.unraw().to_string());
     let kind = Ident::new(
         match options.kind {
             Kind::Async => "Async",
@@ -210,6 +216,17 @@ fn check(options: &Options, function: &ItemFn) -> Result<()> {
     Ok(())
 }
 
+fn check_boxes(kind: Kind, parameters: &Parameters) -> Result<()> {
+    let boxes = [&parameters.inbox, &parameters.outbox];
+    match boxes.into_iter().flatten().next() {
+        Some((_, ty)) if kind != Kind::Duplex => Err(Error::new_spanned(
+            ty,
+            "an Inbox and an Outbox are for a duplex operation: #[tokamak::op(duplex)]",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What a function returns.
 enum Output {
     Unit,
@@ -222,6 +239,7 @@ impl Output {
     fn of(output: &ReturnType) -> Self {
         match output {
             ReturnType::Default => Self::Unit,
+            ReturnType::Type(_, ty) if is_nothing(ty) => Self::Unit,
             ReturnType::Type(_, ty) if last_segment(ty).as_deref() == Some("Result") => {
                 match is_result_of_nothing(ty) {
                     true => Self::UnitResult,
@@ -232,23 +250,25 @@ impl Output {
         }
     }
 
-    /// What turns the function's value into a reply.
-    fn reply(&self) -> TokenStream {
+    /// What turns the function's value into a reply. A type that cannot be one is told where it stands.
+    fn reply(&self, output: &ReturnType) -> TokenStream {
+        let span = span(output);
         match self {
-            Self::Unit => quote! { ::tokamak::reply::of_unit },
-            Self::Value => quote! { ::tokamak::reply::of_value },
-            Self::Result => quote! { ::tokamak::reply::of_result },
-            Self::UnitResult => quote! { ::tokamak::reply::of_unit_result },
+            Self::Unit => quote_spanned! { span=> ::tokamak::reply::of_unit },
+            Self::Value => quote_spanned! { span=> ::tokamak::reply::of_value },
+            Self::Result => quote_spanned! { span=> ::tokamak::reply::of_result },
+            Self::UnitResult => quote_spanned! { span=> ::tokamak::reply::of_unit_result },
         }
     }
 
     /// What turns the function's value into a term at once.
-    fn encode(&self) -> TokenStream {
+    fn encode(&self, output: &ReturnType) -> TokenStream {
+        let span = span(output);
         match self {
-            Self::Unit => quote! { ::tokamak::reply::encode_unit },
-            Self::Value => quote! { ::tokamak::reply::encode_ok },
-            Self::Result => quote! { ::tokamak::reply::encode_result },
-            Self::UnitResult => quote! { ::tokamak::reply::encode_unit_result },
+            Self::Unit => quote_spanned! { span=> ::tokamak::reply::encode_unit },
+            Self::Value => quote_spanned! { span=> ::tokamak::reply::encode_ok },
+            Self::Result => quote_spanned! { span=> ::tokamak::reply::encode_result },
+            Self::UnitResult => quote_spanned! { span=> ::tokamak::reply::encode_unit_result },
         }
     }
 }
@@ -256,24 +276,25 @@ impl Output {
 fn start(kind: Kind, function: &ItemFn, parameters: &Parameters) -> Result<TokenStream> {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let reply = Output::of(&function.sig.output).reply();
+    let (output, span) = (&function.sig.output, span(&function.sig.output));
+    let reply = Output::of(output).reply(output);
     let started = match kind {
-        Kind::Async | Kind::Eager => quote! {
+        Kind::Async | Kind::Eager => quote_spanned! { span=>
             ::tokamak::operation::Started::Future(::std::boxed::Box::pin(async move {
                 #reply(#name(#(#passed),*).await)
             }))
         },
-        Kind::Blocking => quote! {
+        Kind::Blocking => quote_spanned! { span=>
             ::tokamak::operation::Started::Blocking(::std::boxed::Box::new(move || {
                 #reply(#name(#(#passed),*))
             }))
         },
         Kind::Stream => {
-            let item = match items_are_results(&function.sig.output) {
-                true => quote! { ::tokamak::reply::of_result },
-                false => quote! { ::tokamak::reply::of_value },
+            let item = match items_are_results(output) {
+                true => quote_spanned! { span=> ::tokamak::reply::of_result },
+                false => quote_spanned! { span=> ::tokamak::reply::of_value },
             };
-            quote! {
+            quote_spanned! { span=>
                 ::tokamak::operation::Started::Stream(::std::boxed::Box::pin(
                     ::tokamak::operation::map_items(#name(#(#passed),*), #item)
                 ))
@@ -304,7 +325,7 @@ fn duplex(function: &ItemFn, parameters: &Parameters, reply: &TokenStream) -> Re
         ));
     };
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let expected = quote!(#inbox_type).to_string();
+    let expected = argument::text(inbox_type);
     Ok(quote! {{
         let (#inbox, port): (#inbox_type, _) = ::tokamak::stream::Inbox::new(call.inbox, #expected);
         let #outbox: #outbox_type = call.outbox()?;
@@ -316,8 +337,9 @@ fn duplex(function: &ItemFn, parameters: &Parameters, reply: &TokenStream) -> Re
 fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let output = Output::of(&function.sig.output);
-    let (encode, reply) = (output.encode(), output.reply());
+    let returned = &function.sig.output;
+    let output = Output::of(returned);
+    let (encode, reply) = (output.encode(returned), output.reply(returned));
     quote! {{
         fn poll_operation<'a>(
             call: &::tokamak::operation::Call<'a, '_>,
@@ -338,8 +360,9 @@ fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
 fn discover(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let output = Output::of(&function.sig.output);
-    let (encode, reply) = (output.encode(), output.reply());
+    let returned = &function.sig.output;
+    let output = Output::of(returned);
+    let (encode, reply) = (output.encode(returned), output.reply(returned));
     quote! {{
         fn poll_discovery<'a>(
             call: &::tokamak::operation::Call<'a, '_>,
@@ -363,6 +386,14 @@ fn discover(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     }}
 }
 
+/// Where the type of what is returned stands.
+fn span(output: &ReturnType) -> Span {
+    match output {
+        ReturnType::Default => Span::call_site(),
+        ReturnType::Type(_, ty) => argument::at(ty),
+    }
+}
+
 /// Whether `(Result, Vec<Child>)` is returned, or a `Result` of it: what a pool's handler returns.
 fn may_discover(output: &ReturnType) -> bool {
     let ReturnType::Type(_, ty) = output else {
@@ -380,11 +411,16 @@ fn may_discover(output: &ReturnType) -> bool {
 
 /// Whether a type is `Result<(), …>`, under whatever path.
 fn is_result_of_nothing(ty: &Type) -> bool {
-    matches!(first_argument(ty), Some(Type::Tuple(tuple)) if tuple.elems.is_empty())
+    first_argument(ty).is_some_and(is_nothing)
+}
+
+/// Whether a type is `()`.
+fn is_nothing(ty: &Type) -> bool {
+    matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty())
 }
 
 /// `T` of `Path<T, …>`.
-fn first_argument(ty: &Type) -> Option<&Type> {
+pub fn first_argument(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else {
         return None;
     };
@@ -398,7 +434,7 @@ fn first_argument(ty: &Type) -> Option<&Type> {
 }
 
 /// The name of a type without its path and parameters.
-fn last_segment(ty: &Type) -> Option<String> {
+pub fn last_segment(ty: &Type) -> Option<String> {
     match ty {
         Type::Path(path) => Some(path.path.segments.last()?.ident.to_string()),
         _ => None,
@@ -469,6 +505,12 @@ mod tests {
         assert!(expanded(parse_quote!(), &generic).contains("no generic"));
         let method: ItemFn = parse_quote! { async fn f(&self) {} };
         assert!(expanded(parse_quote!(), &method).contains("not a method"));
+        let boxes: ItemFn = parse_quote! { async fn f(a: Inbox<u8>) {} };
+        assert!(expanded(parse_quote!(), &boxes).contains("for a duplex operation"));
+        let contexts: ItemFn = parse_quote! { async fn f(a: Ctx, b: Ctx) {} };
+        assert!(expanded(parse_quote!(), &contexts).contains("has one of these"));
+        let borrowed: ItemFn = parse_quote! { async fn f(a: &str) {} };
+        assert!(expanded(parse_quote!(), &borrowed).contains("owns its arguments"));
         let no_boxes: ItemFn = parse_quote! { async fn f(a: u8) {} };
         assert!(expanded(parse_quote!(duplex), &no_boxes).contains("an Inbox<T> and an Outbox<T>"));
         let many: ItemFn = parse_quote! {
@@ -490,12 +532,15 @@ mod tests {
         let function: ItemFn = parse_quote! { fn f() -> u8 { 0 } };
         let text = expanded(parse_quote!(blocking, limit = 3, name = "other"), &function);
         assert!(text.contains("name : \"other\"") && text.contains("limit : 3usize"));
+        let raw: ItemFn = parse_quote! { async fn r#type() {} };
+        assert!(expanded(parse_quote!(), &raw).contains("name : \"type\""));
     }
 
     #[test]
     fn results_are_told_from_values_and_from_nothing() {
         let replies = [
             (parse_quote! { async fn f() {} }, "of_unit"),
+            (parse_quote! { async fn f() -> () {} }, "of_unit"),
             (parse_quote! { async fn f() -> u8 { 0 } }, "of_value"),
             (
                 parse_quote! { async fn f() -> Result<u8, E> { Ok(0) } },

@@ -93,6 +93,17 @@ async fn lengths_by_name(lists: HashMap<String, Vec<u8>>) -> HashMap<String, usi
     lists.into_iter().map(length).collect()
 }
 
+/// Takes integers that rustler's decoders would cut off.
+#[tokamak::op]
+async fn small(byte: u8, list: Vec<i16>, option: Option<i8>) -> (u8, Vec<i16>, Option<i8>) {
+    (byte, list, option)
+}
+
+/// Nothing, as one may also write it.
+#[tokamak::op(eager)]
+#[allow(clippy::unused_unit)]
+async fn r#return() -> () {}
+
 /// Nothing at all.
 #[tokamak::op]
 async fn nothing() {}

@@ -3,6 +3,7 @@
 //! and descriptors that belong to nobody in Erlang.
 
 mod descriptors;
+mod operations;
 mod producers;
 mod storm;
 
