@@ -70,7 +70,7 @@ pub use stream::{Inbox, Outbox};
 pub use stream_hub::StreamHub;
 pub use tokamak_macros::OperationError;
 
-/// One of each kind:
+/// Makes an operation of a function: `#[tokamak::op]`. One of each kind:
 ///
 /// ```no_run
 /// use futures_core::Stream;

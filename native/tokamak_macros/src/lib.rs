@@ -18,10 +18,11 @@ use syn::{DeriveInput, ItemFn, parse_macro_input};
 /// | `#[tokamak::op(stream)]` | `fn` that returns an `impl Stream`: items on credit |
 /// | `#[tokamak::op(duplex)]` | `async fn` with an `Inbox<T>` and an `Outbox<T>`: takes and gives items on credit |
 ///
-/// `limit = N` bounds how many run at once; the rest wait in order. `name = "…"` gives it another name.
+/// `limit = N` bounds how many run at once; the rest wait in order. `name = "…"` gives it another name; two
+/// operations of one name keep the library from being loaded.
 /// The first argument may be a `Ctx`. The other arguments (at most eight) come from Erlang and are
 /// decoded on the calling scheduler; a wrong one raises `badarg` there. A `Result` gives `{ok, Value}` or
-/// `{error, Reason}`, anything else `{ok, Value}`.
+/// `{error, Reason}`, anything else `{ok, Value}`; an alias is a `Result` if its last name is.
 #[proc_macro_attribute]
 pub fn op(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let options = parse_macro_input!(attribute as op::Options);
