@@ -161,7 +161,7 @@ describe(milliseconds_u32) -> "not a number of milliseconds from 0 to 2^32-1";
 describe(loop_target) -> "not {Loop, CallbackId}";
 describe(subprocess) -> "not a subprocess";
 describe(credit) -> "neither once, false nor an integer from 1 to 2^31-1";
-describe(signal) -> "neither the name nor the number of a signal";
+describe(signal) -> "neither the name (as sigterm) nor the number of a signal";
 describe(socket) -> "neither a socket of gen_tcp or gen_udp nor a port";
 describe(term) -> "a term";
 describe({options, _Kinds}) -> "not a map of options".

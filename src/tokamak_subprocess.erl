@@ -16,8 +16,8 @@
 %% write, close the input and send signals. A subprocess whose last handle is gone is stopped, unless it has credit
 %% for messages or tells a loop.
 %%
-%% Failures are POSIX names (`enoent', `eacces', `enoexec', `e2big', `epipe', ...). Linux only: elsewhere
-%% `start/2' gives `{error, not_supported}'.
+%% Failures are POSIX names (`eacces', `enoexec', `e2big', `epipe', ...). `enoent': the program is not there, or the
+%% directory `cd', or that of a `{file, Path}'. Linux only: elsewhere `start/2' gives `{error, not_supported}'.
 -module(tokamak_subprocess).
 
 -export([run/1, run/2, start/1, start/2]).

@@ -374,8 +374,8 @@ misuse() ->
             {#{1 => "not a subprocess"}, fun() -> ?s:recv(make_ref()) end},
             {#{1 => "not a subprocess"}, fun() -> ?s:write(nothing, "x") end},
             {#{2 => "not iodata"}, fun() -> ?s:write(P, atom) end},
-            {#{2 => "neither the name nor the number of a signal"}, fun() -> ?s:signal(P, sigfoo) end},
-            {#{2 => "neither the name nor the number of a signal"}, fun() -> ?s:signal(P, 65) end},
+            {#{2 => "neither the name (as sigterm) nor the number of a signal"}, fun() -> ?s:signal(P, sigfoo) end},
+            {#{2 => "neither the name (as sigterm) nor the number of a signal"}, fun() -> ?s:signal(P, 65) end},
             {#{2 => "neither once, false nor an integer from 1 to 2^31-1"}, fun() -> ?s:active(P, 0) end}
         ]
     ],
