@@ -419,16 +419,18 @@ fn is_nothing(ty: &Type) -> bool {
     matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty())
 }
 
-/// `T` of `Path<T, …>`.
+/// `T` of `Path<T, …>`, whatever lifetimes are before it.
 pub fn first_argument(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else {
         return None;
     };
     match &path.path.segments.last()?.arguments {
-        syn::PathArguments::AngleBracketed(arguments) => match arguments.args.first()? {
-            syn::GenericArgument::Type(ty) => Some(ty),
-            _ => None,
-        },
+        syn::PathArguments::AngleBracketed(arguments) => {
+            arguments.args.iter().find_map(|argument| match argument {
+                syn::GenericArgument::Type(ty) => Some(ty),
+                _ => None,
+            })
+        }
         _ => None,
     }
 }
@@ -441,30 +443,40 @@ pub fn last_segment(ty: &Type) -> Option<String> {
     }
 }
 
-/// Whether an `impl Stream<Item = Result<…>>` is returned.
+/// Whether a stream of `Result`s is returned: `impl Stream<Item = Result<…>>`, a boxed `dyn Stream` of them, or a
+/// `BoxStream<Result<…>>`.
 fn items_are_results(output: &ReturnType) -> bool {
-    let ReturnType::Type(_, ty) = output else {
-        return false;
-    };
-    let Type::ImplTrait(stream) = ty.as_ref() else {
-        return false;
-    };
-    stream.bounds.iter().any(|bound| {
-        let syn::TypeParamBound::Trait(bound) = bound else {
-            return false;
-        };
-        let Some(segment) = bound.path.segments.last() else {
-            return false;
-        };
-        let syn::PathArguments::AngleBracketed(arguments) = &segment.arguments else {
-            return false;
-        };
-        arguments.args.iter().any(|argument| match argument {
-            syn::GenericArgument::AssocType(item) => {
-                item.ident == "Item" && last_segment(&item.ty).as_deref() == Some("Result")
-            }
+    match output {
+        ReturnType::Default => false,
+        ReturnType::Type(_, ty) => streams_results(ty),
+    }
+}
+
+fn streams_results(ty: &Type) -> bool {
+    let is_result = |ty: &Type| last_segment(ty).as_deref() == Some("Result");
+    match ty {
+        Type::ImplTrait(stream) => stream.bounds.iter().filter_map(item_of).any(is_result),
+        Type::TraitObject(stream) => stream.bounds.iter().filter_map(item_of).any(is_result),
+        _ => match (last_segment(ty).as_deref(), first_argument(ty)) {
+            (Some("Pin" | "Box"), Some(inner)) => streams_results(inner),
+            (Some("BoxStream"), Some(item)) => is_result(item),
             _ => false,
-        })
+        },
+    }
+}
+
+/// `T` of `Stream<Item = T>`.
+fn item_of(bound: &syn::TypeParamBound) -> Option<&Type> {
+    let syn::TypeParamBound::Trait(bound) = bound else {
+        return None;
+    };
+    let syn::PathArguments::AngleBracketed(arguments) = &bound.path.segments.last()?.arguments
+    else {
+        return None;
+    };
+    arguments.args.iter().find_map(|argument| match argument {
+        syn::GenericArgument::AssocType(item) if item.ident == "Item" => Some(&item.ty),
+        _ => None,
     })
 }
 
@@ -584,5 +596,14 @@ mod tests {
             fn f() -> impl Stream<Item = Result<u8, E>> + Send { todo() }
         };
         assert!(expanded(parse_quote!(stream), &results).contains("of_result"));
+        let boxed: [ItemFn; 2] = [
+            parse_quote! { fn f() -> Pin<Box<dyn Stream<Item = io::Result<u8>> + Send>> { todo() } },
+            parse_quote! { fn f() -> BoxStream<'static, Result<u8, E>> { todo() } },
+        ];
+        for function in boxed {
+            assert!(expanded(parse_quote!(stream), &function).contains("of_result"));
+        }
+        let boxed_values: ItemFn = parse_quote! { fn f() -> BoxStream<'static, u8> { todo() } };
+        assert!(expanded(parse_quote!(stream), &boxed_values).contains("of_value"));
     }
 }
