@@ -18,7 +18,8 @@
 %%
 %% Options:
 %% <dl>
-%% <dt>`workers'</dt><dd>how many items are in hand at a time; by default as many as there are schedulers</dd>
+%% <dt>`workers'</dt><dd>how many items are in hand at a time, up to 16777216; by default as many as there are schedulers.
+%% Of a function's worker processes those are started that find work</dd>
 %% <dt>`key'</dt><dd>for functions: what makes two items the same; otherwise the item is its key</dd>
 %% <dt>`on_error'</dt><dd>`skip' (the default), or `stop': the first error ends the run with `{error, {Item,
 %% Reason}}'</dd>
@@ -320,7 +321,7 @@ begin_run({op, Op}, Options, Ref) ->
 begin_run(Handler, Options, Ref) ->
     Key = [Fun || #{key := Fun} <- [Options]],
     FeedRef = make_ref(),
-    case tokamak_pool_workers:start(Handler, Key, workers(Options), FeedRef, cut(Options)) of
+    case tokamak_pool_workers:start(Handler, Key, FeedRef, cut(Options)) of
         {ok, Manager} ->
             Native = native_options(Options),
             Handle = tokamak_nif:op_pool_start({Manager, FeedRef}, Native, Ref),

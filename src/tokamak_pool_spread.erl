@@ -17,7 +17,7 @@
 -module(tokamak_pool_spread).
 -behaviour(gen_server).
 
--export([create_table/0, start/4, find/1]).
+-export([create_table/0, start/4, start_link/1, find/1]).
 -export([ack/2, add/2, close/1, cancel/1]).
 -export([home/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
@@ -117,6 +117,11 @@ call(Coordinator, Request, Otherwise) ->
 -spec home(term(), pos_integer()) -> pos_integer().
 home(Key, Count) ->
     erlang:phash2(Key, Count) + 1.
+
+%% @private
+-spec start_link(tuple()) -> gen_server:start_ret().
+start_link(Argument) ->
+    gen_server:start_link(?MODULE, Argument, []).
 
 %% @private
 -spec init(tuple()) -> {ok, #state{}}.

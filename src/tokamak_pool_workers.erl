@@ -1,33 +1,39 @@
 %% SPDX-License-Identifier: Apache-2.0
 %% @doc The worker processes of one run whose handler is an Erlang function, and their manager.
 %%
-%% A worker takes an item natively, runs it, and gives back what became of it when it takes the next one. A
+%% Workers are started when the native side calls them: it sends the manager their numbers, each once the one before
+%% has looked for work. A worker takes an item natively, runs it, and gives back what became of it when it takes the next one. A
 %% worker that dies is replaced; what it had in hand fails with the reason. When the run ends the manager
 %% is told and takes its workers with it; should the manager die first, the run fails.
 %% @private
 -module(tokamak_pool_workers).
 -behaviour(gen_server).
 
--export([start/5, serve/2]).
+-export([start/4, start_link/1, serve/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -record(state, {
     handler :: function(),
     key :: [function()],
-    count :: pos_integer(),
     ref :: reference(),
     cut :: pos_integer() | infinity,
     owner :: reference(),
     run :: reference() | undefined,
+    %% Called before the run was known.
+    called = [] :: [pos_integer()],
     workers = #{} :: #{pid() => pos_integer()}
 }).
 
 %% @doc Starts a manager for a run of the calling process; messages of the run to it carry `Ref'.
 %% No more than `Cut' children are handed over in one native call.
--spec start(function(), [function()], pos_integer(), reference(), pos_integer() | infinity) ->
-    {ok, pid()} | {error, shutdown}.
-start(Handler, Key, Count, Ref, Cut) ->
-    tokamak_pool_sup:start_child(?MODULE, {Handler, Key, Count, Ref, Cut, self()}).
+-spec start(function(), [function()], reference(), pos_integer() | infinity) -> {ok, pid()} | {error, shutdown}.
+start(Handler, Key, Ref, Cut) ->
+    tokamak_pool_sup:start_child(?MODULE, {Handler, Key, Ref, Cut, self()}).
+
+%% @private Does not wait for it: nothing in `init' can fail, and short runs wait for every step here.
+-spec start_link(tuple()) -> {ok, pid()}.
+start_link(Argument) ->
+    {ok, proc_lib:spawn_link(?MODULE, init, [Argument])}.
 
 %% @doc Has the workers of a manager serve a run.
 -spec serve(pid(), reference()) -> ok.
@@ -35,11 +41,11 @@ serve(Manager, Run) ->
     gen_server:cast(Manager, {serve, Run}).
 
 %% @private
--spec init(tuple()) -> {ok, #state{}}.
-init({Handler, Key, Count, Ref, Cut, Owner}) ->
+-spec init(tuple()) -> no_return().
+init({Handler, Key, Ref, Cut, Owner}) ->
     _ = process_flag(trap_exit, true),
     Monitor = monitor(process, Owner),
-    {ok, #state{handler = Handler, key = Key, count = Count, ref = Ref, cut = Cut, owner = Monitor}}.
+    gen_server:enter_loop(?MODULE, [], #state{handler = Handler, key = Key, ref = Ref, cut = Cut, owner = Monitor}).
 
 %% @private
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown}, #state{}}.
@@ -48,8 +54,8 @@ handle_call(_Request, _From, State) ->
 
 %% @private
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast({serve, Run}, #state{count = Count, run = undefined} = State) ->
-    {noreply, lists:foldl(fun start_worker/2, State#state{run = Run}, lists:seq(1, Count))};
+handle_cast({serve, Run}, #state{run = undefined, called = Called} = State) ->
+    {noreply, lists:foldl(fun start_worker/2, State#state{run = Run, called = []}, Called)};
 handle_cast(_Request, State) ->
     {noreply, State}.
 
@@ -60,6 +66,10 @@ start_worker(Number, #state{workers = Workers} = State) ->
 
 %% @private
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
+handle_info({tokamak, Ref, {start, Number}}, #state{ref = Ref, run = undefined, called = Called} = State) ->
+    {noreply, State#state{called = [Number | Called]}};
+handle_info({tokamak, Ref, {start, Number}}, #state{ref = Ref} = State) ->
+    {noreply, start_worker(Number, State)};
 handle_info({tokamak, Ref, over}, #state{ref = Ref} = State) ->
     {stop, normal, State};
 handle_info({'EXIT', Pid, Reason}, #state{workers = Workers} = State) when is_map_key(Pid, Workers) ->
@@ -90,8 +100,7 @@ work({Run, Ref, Number, _Cut} = Place, Handler, Key, End) ->
             work(Place, Handler, Key, run(Place, Handler, Key, Item));
         waiting ->
             receive
-                {tokamak, Ref, ready} -> work(Place, Handler, Key, none);
-                {tokamak, Ref, over} -> exit({over, Ref})
+                {tokamak, Ref, ready} -> work(Place, Handler, Key, none)
             end;
         over ->
             exit({over, Ref})

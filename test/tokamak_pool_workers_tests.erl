@@ -12,6 +12,9 @@ workers_test_() ->
         fun a_worker_may_die_by_a_link_with_any_reason/0,
         fun killing_workers_at_random_loses_no_item/0,
         fun as_many_workers_run_as_were_asked_for/0,
+        fun few_items_start_few_workers_however_many_are_allowed/0,
+        fun each_item_that_waits_has_a_worker_up_to_those_allowed/0,
+        fun more_workers_than_can_be_are_refused/0,
         fun a_slow_item_holds_up_no_other/0,
         fun keys_are_what_the_function_says/0,
         fun a_key_function_that_fails_on_children_is_the_items_error/0,
@@ -97,6 +100,54 @@ as_many_workers_run_as_were_asked_for() ->
         {ok, N, []}
     end,
     {ok, _, #{succeeded := 3}} = tokamak_pool:run(Handler, [1, 2, 3], #{workers => 3}).
+
+few_items_start_few_workers_however_many_are_allowed() ->
+    lists:foreach(
+        fun(Allowed) ->
+            Ref = tokamak_pool:start(waiting_handler(), [1, 2, 3], #{workers => Allowed}),
+            InHand = in_hand(3),
+            %% Each was called for an item that was added, or left when one was taken.
+            ?assert(length(workers()) =< 6),
+            [Pid ! go || Pid <- InHand],
+            ok = tokamak_pool:close(Ref),
+            ?assertMatch({[_, _, _], {finished, _}}, tokamak_test:results(Ref)),
+            until(fun() -> managers() =:= [] end)
+        end,
+        [10, 1000, 100000, 16777216]
+    ).
+
+each_item_that_waits_has_a_worker_up_to_those_allowed() ->
+    Ref = tokamak_pool:start(waiting_handler(), lists:seq(1, 1000), #{workers => 300}),
+    InHand = in_hand(300),
+    ?assertEqual(300, length(lists:usort(InHand))),
+    ?assertEqual(300, length(workers())),
+    [Pid ! go || Pid <- InHand],
+    Others = in_hand(300),
+    ?assertEqual(lists:usort(InHand), lists:usort(Others)),
+    ok = tokamak_pool:cancel(Ref),
+    until(fun() -> workers() =:= [] andalso managers() =:= [] end).
+
+%% Tells who has an item in hand, and waits.
+waiting_handler() ->
+    Self = self(),
+    fun(N) ->
+        Self ! {in_hand, self()},
+        receive
+            go -> {ok, N, []}
+        end
+    end.
+
+in_hand(Count) ->
+    [receive {in_hand, Pid} -> Pid after 10000 -> error(missing) end || _ <- lists:seq(1, Count)].
+
+more_workers_than_can_be_are_refused() ->
+    Run = fun(Workers) -> tokamak_pool:run(fun(N) -> {ok, N, []} end, [1], #{workers => Workers}) end,
+    ?assertMatch({ok, [{1, {ok, 1}}], _}, Run(16777216)),
+    Expected = #{3 => "option workers is not an integer from 1 to 16777216"},
+    lists:foreach(
+        fun(Workers) -> ?assertEqual(Expected, call_fixture:explanation(fun() -> Run(Workers) end)) end,
+        [16777217, 1 bsl 31, 1 bsl 63, 1 bsl 64, 0, -1, 1.0, infinity]
+    ).
 
 a_slow_item_holds_up_no_other() ->
     Self = self(),

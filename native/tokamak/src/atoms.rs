@@ -11,7 +11,7 @@ rustler::atoms! {
     arity, blocking_running, blocking_waiting, engine, in_flight, kind, max_blocking_threads,
     max_in_flight, name,
 
-    bad_return, dispatched, duplicates, failed, finished, item, over, refused, results, stop, succeeded,
+    bad_return, dispatched, duplicates, failed, finished, item, over, refused, results, start, stop, succeeded,
 
     operations, queue_depth, runtime, slow_polls, tasks, workers,
 

@@ -9,6 +9,7 @@ mod feed;
 mod item;
 mod operation;
 mod runs;
+mod slots;
 
 pub(crate) use feed::{Feed, Next};
 pub(crate) use item::Item;
@@ -16,7 +17,7 @@ pub(crate) use operation::{OperationHandler, Waits};
 pub(crate) use runs::{going_on, totals};
 
 use crate::atoms;
-use crate::environment::{SavedTerm, Sender, TermKey, TermList};
+use crate::environment::{SavedTerm, Sender, TermKey, TermList, on_scheduler};
 use crate::latency::Label;
 use crate::list::List;
 use crate::owners::{self, Possession};
@@ -157,7 +158,9 @@ impl Run {
                 (pool, Box::pin(running))
             }
             Some(feed) => {
-                let (pool, hands, running) = core_pool::Pool::driven(job, options);
+                let caller = Arc::clone(feed);
+                let call = move |number| caller.call(number);
+                let (pool, hands, running) = core_pool::Pool::driven(job, options, call);
                 feed.set_hands(hands);
                 (pool, Box::pin(running))
             }
@@ -346,7 +349,14 @@ impl RunEnd for Gate {
         if let Some(open) = &open {
             open.pool.cancel();
         }
-        self.close_feed();
+        match &self.feed {
+            // A scheduler has no time for all the workers there may be.
+            Some(feed) if on_scheduler() => {
+                let feed = Arc::clone(feed);
+                owners::on_janitor(move || feed.close());
+            }
+            _ => self.close_feed(),
+        }
     }
 }
 

@@ -22,6 +22,9 @@ use tokamak_core::task_state::State;
 /// The most results in a batch.
 const BATCH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
+/// The most workers of a run; `tokamak_pool` refuses more.
+const MAX_WORKERS: usize = 1 << 24;
+
 /// What the handle of a run refers to.
 pub struct PoolResource {
     owner: LocalPid,
@@ -58,7 +61,7 @@ impl StartOptions<'_> {
     fn core(&self) -> Options {
         let at_least_one = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         Options {
-            workers: at_least_one(self.workers),
+            workers: at_least_one(self.workers.min(MAX_WORKERS)),
             window: at_least_one(self.window),
             batch: BATCH,
             on_error: match self.stop_on_error {
@@ -168,7 +171,8 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
                 task.end_here();
                 return Err(wrong.into());
             };
-            let feed = Arc::new(Feed::new(pid, SavedTerm::save(reference)));
+            let reference = SavedTerm::save(reference);
+            let feed = Arc::new(Feed::new(pid, reference, options.core().workers.get()));
             manager = Some(pid);
             Handler::Workers(feed)
         }
@@ -217,7 +221,9 @@ pub fn add<'a>(env: Env<'a>, handle: Term<'a>, items: Term<'a>) -> Term<'a> {
         return atoms::badarg().encode(env);
     };
     let added = match &handle.run {
-        Some(run) if run.task.state() == State::Running => run.pool.add(items).is_ok(),
+        Some(run) if run.task.state() == State::Running => {
+            Feed::telling(env, || run.pool.add(items)).is_ok()
+        }
         _ => false,
     };
     match added {
@@ -345,7 +351,7 @@ pub fn lost<'a>(env: Env<'a>, handle: Term<'a>, worker: u64, reason: Term<'a>) -
         return atoms::badarg().encode(env);
     };
     if let Some(feed) = handle.run.as_ref().and_then(|run| run.feed.as_ref()) {
-        feed.lost(worker, Reason::of_term(reason));
+        feed.lost(env, worker, Reason::of_term(reason));
     }
     atoms::ok().encode(env)
 }

@@ -18,6 +18,7 @@ mod frontier;
 mod hand;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod recruits;
 mod seen;
 mod shim;
 mod sleepers;
@@ -35,7 +36,8 @@ use tokio::sync::Notify;
 use delivery::Delivery;
 use discovery::Discovery;
 use frontier::Frontier;
-pub use hand::Hand;
+pub use hand::{Hand, Hands};
+use recruits::Recruits;
 use seen::Batch;
 pub use termination::Closed;
 
@@ -199,27 +201,26 @@ impl<W: Work> Pool<W> {
     /// driver is enabled. When the future ends no worker is left; dropping it cancels the run without
     /// waiting for that. For a time limit, [`cancel`](Self::cancel) the run and wait for its end.
     pub fn new(work: W, options: Options) -> (Self, impl Future<Output = Outcome<W>> + Send) {
-        let shared = Shared::new(work, options);
+        let shared = Shared::new(work, options, Recruits::none());
         let pool = Self(Arc::clone(&shared));
-        (
-            pool,
-            supervisor::supervise(shared, supervisor::spawn_workers),
-        )
+        (pool, supervisor::supervise(shared))
     }
 
     /// As [`new`](Self::new), for workers that others drive: nothing is run but by the hands, and neither
-    /// [`Work::begin`] nor [`Work::wait`] is called. A hand that is dropped with an item leaves the run open.
+    /// [`Work::begin`] nor [`Work::wait`] is called. `call` is given the number, from 1, of each worker that is
+    /// needed: somebody has to take a [hand](Hands::hand) for it soon and look for work with it, as no other is called
+    /// before. It is called where work is added, taken or found, and must not block. A hand that is dropped with an
+    /// item leaves the run open.
     pub fn driven(
         work: W,
         options: Options,
-    ) -> (Self, Vec<Hand<W>>, impl Future<Output = Outcome<W>> + Send) {
-        let shared = Shared::new(work, options);
+        call: impl Fn(usize) + Send + Sync + 'static,
+    ) -> (Self, Hands<W>, impl Future<Output = Outcome<W>> + Send) {
+        let recruits = Recruits::new(options.workers.get(), Box::new(call));
+        let shared = Shared::new(work, options, recruits);
         let (hands, task) = hand::hands(Arc::clone(&shared));
         let pool = Self(Arc::clone(&shared));
-        let run = supervisor::supervise(shared, |_, tasks| {
-            tasks.spawn(task);
-        });
-        (pool, hands, run)
+        (pool, hands, supervisor::supervise_driven(shared, task))
     }
 
     /// Adds items from outside. Takes some 0.2 µs an item of the calling thread.
@@ -262,11 +263,11 @@ impl<W: Work> Pool<W> {
 }
 
 impl<W: Work> Shared<W> {
-    fn new(work: W, options: Options) -> Arc<Self> {
+    fn new(work: W, options: Options, recruits: Recruits) -> Arc<Self> {
         Arc::new(Self {
             work,
             options,
-            frontier: Frontier::new(),
+            frontier: Frontier::new(recruits),
             discovery: Discovery::new(options.workers, options.max_items),
             delivery: Delivery::new(options.window),
             failure: Mutex::new(None),

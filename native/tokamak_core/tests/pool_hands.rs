@@ -2,12 +2,14 @@
 //! A worker pool whose workers others drive.
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use tokamak_core::pool::{
-    Begun, Discovered, Hand, ItemResult, OnError, Options, Outcome, Pool, Work,
+    Begun, Discovered, Hand, Hands, ItemResult, OnError, Options, Outcome, Pool, Work,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -85,6 +87,62 @@ fn drive(mut hand: Hand<Job>, discovers: bool) -> JoinHandle<usize> {
     })
 }
 
+/// A run whose calls of workers are received; they end with the run.
+fn driven(
+    batches: mpsc::UnboundedSender<Vec<ItemResult<Job>>>,
+    options: Options,
+) -> (
+    Pool<Job>,
+    Receiver<usize>,
+    Hands<Job>,
+    impl Future<Output = Outcome<Job>> + Send,
+) {
+    let (called, calls) = channel();
+    let call = move |number| {
+        // A test that saw enough may be gone.
+        let _ = called.send(number);
+    };
+    let (pool, hands, run) = Pool::driven(Job { batches }, options, call);
+    (pool, calls, hands, run)
+}
+
+/// Drives the hands that are called until the run is over, and ends those that sleep then; how many items they ran, and how
+/// many they were.
+fn drive_called(calls: Receiver<usize>, hands: Hands<Job>, discovers: bool) -> Crew {
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
+    let thread = thread::spawn(move || {
+        let mut drivers = Vec::new();
+        while !is_over.load(Ordering::Relaxed) {
+            if calls.recv_timeout(Duration::from_millis(1)).is_ok() {
+                drivers.push(drive(hands.hand(), discovers));
+            }
+        }
+        hands.wake_all();
+        let count = drivers.len();
+        (ran(drivers), count)
+    });
+    Crew { over, thread }
+}
+
+/// Who drives the hands of a run.
+struct Crew {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, usize)>,
+}
+
+impl Crew {
+    /// After the end of the run: how many items were run.
+    fn ran(self) -> usize {
+        self.end().0
+    }
+
+    fn end(self) -> (usize, usize) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic")
+    }
+}
+
 fn options(workers: usize) -> Options {
     Options {
         workers: NonZeroUsize::new(workers).expect("not zero"),
@@ -101,9 +159,9 @@ fn ran(drivers: Vec<JoinHandle<usize>>) -> usize {
 async fn each_key_is_run_once_and_the_run_ends() {
     for round in 0..200 {
         let (batches, mut delivered) = mpsc::unbounded_channel();
-        let (pool, hands, run) = Pool::driven(Job { batches }, options(3));
+        let (pool, calls, hands, run) = driven(batches, options(3));
         let run = tokio::spawn(run);
-        let drivers = hands.into_iter().map(|hand| drive(hand, true)).collect();
+        let crew = drive_called(calls, hands, true);
         pool.add(vec![600, FAILS]).expect("open");
         if round % 2 == 0 {
             pool.close();
@@ -117,7 +175,7 @@ async fn each_key_is_run_once_and_the_run_ends() {
         pool.close();
         let outcome = timeout(PATIENCE, run).await.expect("the run ends");
         assert!(matches!(outcome, Ok(Outcome::Finished)));
-        assert_eq!(ran(drivers), 602);
+        assert_eq!(crew.ran(), 602);
         let failed = results.iter().filter(|(_, result)| result.is_err());
         assert_eq!(failed.count(), 1, "and its children are not run");
         let stats = pool.stats();
@@ -131,11 +189,12 @@ async fn each_key_is_run_once_and_the_run_ends() {
 #[tokio::test]
 async fn what_discovers_much_keeps_no_hand_and_is_run_to_the_end() {
     let (batches, mut delivered) = mpsc::unbounded_channel();
-    let (pool, mut hands, run) = Pool::driven(Job { batches }, options(2));
+    let (pool, calls, hands, run) = driven(batches, options(3));
     let run = tokio::spawn(run);
-    let mut first = hands.pop().expect("a hand");
+    let mut first = hands.hand();
     let mut noop = Context::from_waker(Waker::noop());
     pool.add(vec![COUNT]).expect("open");
+    assert_eq!(calls.try_recv(), Ok(1));
     pool.close();
     assert!(matches!(
         first.poll_next(&mut noop),
@@ -144,8 +203,8 @@ async fn what_discovers_much_keeps_no_hand_and_is_run_to_the_end() {
     // Each twice.
     first.discover((0..COUNT).collect());
     first.finish(Ok((COUNT, (0..COUNT).collect())));
-    hands.push(first);
-    let drivers = hands.into_iter().map(|hand| drive(hand, false)).collect();
+    let first = drive(first, false);
+    let crew = drive_called(calls, hands, false);
     let mut results = 0;
     while let Some(batch) = timeout(PATIENCE, delivered.recv()).await.expect("in time") {
         results += batch.len();
@@ -156,16 +215,18 @@ async fn what_discovers_much_keeps_no_hand_and_is_run_to_the_end() {
     }
     let outcome = timeout(PATIENCE, run).await.expect("the run ends");
     assert!(matches!(outcome, Ok(Outcome::Finished)));
-    assert_eq!(ran(drivers) as u64, COUNT);
+    let (of_others, _) = crew.end();
+    let of_first = first.join().expect("no panic");
+    assert_eq!((of_first + of_others) as u64, COUNT);
     assert_eq!(pool.stats().duplicates, COUNT);
 }
 
 #[tokio::test]
 async fn hands_wait_while_nobody_takes_their_results_and_end_with_a_cancel() {
     let (batches, mut delivered) = mpsc::unbounded_channel();
-    let (pool, hands, run) = Pool::driven(Job { batches }, options(2));
+    let (pool, calls, hands, run) = driven(batches, options(2));
     let run = tokio::spawn(run);
-    let drivers: Vec<_> = hands.into_iter().map(|hand| drive(hand, false)).collect();
+    let crew = drive_called(calls, hands, false);
     pool.add((0..100_000).collect()).expect("open");
     let Options { window, batch, .. } = options(2);
     let mut taken = 0;
@@ -178,7 +239,7 @@ async fn hands_wait_while_nobody_takes_their_results_and_end_with_a_cancel() {
     pool.cancel();
     let outcome = timeout(PATIENCE, run).await.expect("the run ends");
     assert!(matches!(outcome, Ok(Outcome::Cancelled)));
-    let ran = ran(drivers);
+    let ran = crew.ran();
     assert!(
         ran <= taken + 2 * batch.get() + 2,
         "{ran} were run, {taken} delivered"
@@ -192,33 +253,76 @@ async fn the_first_error_ends_the_run_where_errors_stop() {
         on_error: OnError::Stop,
         ..options(2)
     };
-    let (pool, hands, run) = Pool::driven(Job { batches }, options);
+    let (pool, calls, hands, run) = driven(batches, options);
     let run = tokio::spawn(run);
-    let drivers = hands.into_iter().map(|hand| drive(hand, false)).collect();
+    let crew = drive_called(calls, hands, false);
     pool.add(vec![1, 2, FAILS]).expect("open");
     let outcome = timeout(PATIENCE, run).await.expect("the run ends");
     assert!(matches!(outcome, Ok(Outcome::Failed(FAILS, _))));
-    assert!(ran(drivers) <= 3);
+    assert!(crew.ran() <= 3);
 }
 
 #[tokio::test]
 async fn a_run_of_nothing_ends_when_it_is_closed_and_a_dropped_one_ends_its_hands() {
     let (batches, _delivered) = mpsc::unbounded_channel();
-    let (pool, hands, run) = Pool::driven(
-        Job {
-            batches: batches.clone(),
-        },
-        options(2),
-    );
+    let (pool, calls, hands, run) = driven(batches.clone(), options(2));
     let run = tokio::spawn(run);
-    let drivers = hands.into_iter().map(|hand| drive(hand, false)).collect();
+    let crew = drive_called(calls, hands, false);
     pool.close();
     let outcome = timeout(PATIENCE, run).await.expect("the run ends");
     assert!(matches!(outcome, Ok(Outcome::Finished)));
-    assert_eq!(ran(drivers), 0);
+    assert_eq!(crew.ran(), 0);
 
-    let (_pool, hands, run) = Pool::driven(Job { batches }, options(2));
-    let drivers = hands.into_iter().map(|hand| drive(hand, false)).collect();
+    let (_pool, _calls, hands, run) = driven(batches, options(2));
+    let sleeper = drive(hands.hand(), false);
     drop(run);
-    assert_eq!(ran(drivers), 0);
+    hands.wake_all();
+    assert_eq!(sleeper.join().expect("no panic"), 0);
+}
+
+#[tokio::test]
+async fn hands_are_called_one_by_one_while_there_is_work_that_nobody_takes() {
+    let (batches, _delivered) = mpsc::unbounded_channel();
+    let (pool, calls, hands, run) = driven(batches, options(1_000_000));
+    let run = tokio::spawn(run);
+    let mut noop = Context::from_waker(Waker::noop());
+    let called = || calls.try_iter().collect::<Vec<_>>();
+    assert_eq!(called(), [], "without work");
+    pool.add((0..3).collect()).expect("open");
+    pool.add((3..5).collect()).expect("open");
+    assert_eq!(called(), [1], "the next one when this one has come");
+    let mut working = Vec::new();
+    for next in 2..=5 {
+        let mut hand = hands.hand();
+        assert!(hand.poll_next(&mut noop).is_ready());
+        working.push(hand);
+        assert_eq!(called(), [next]);
+    }
+    let mut last = hands.hand();
+    assert!(last.poll_next(&mut noop).is_ready());
+    assert_eq!(called(), [], "nothing is left");
+    last.finish(Ok((0, vec![])));
+    assert!(last.poll_next(&mut noop).is_pending());
+    pool.add(vec![5]).expect("open");
+    assert_eq!(called(), [], "one sleeps, and is woken");
+    assert!(last.poll_next(&mut noop).is_ready());
+    pool.add(vec![6]).expect("open");
+    assert_eq!(called(), [6]);
+    pool.cancel();
+    let outcome = timeout(PATIENCE, run).await.expect("the run ends");
+    assert!(matches!(outcome, Ok(Outcome::Cancelled)));
+}
+
+#[tokio::test]
+async fn no_more_hands_are_called_than_are_allowed() {
+    let (batches, _delivered) = mpsc::unbounded_channel();
+    let (pool, calls, hands, _run) = driven(batches, options(2));
+    let mut noop = Context::from_waker(Waker::noop());
+    pool.add((0..10).collect()).expect("open");
+    let mut working: Vec<_> = (0..2).map(|_| hands.hand()).collect();
+    for hand in &mut working {
+        assert!(hand.poll_next(&mut noop).is_ready());
+    }
+    pool.add((10..20).collect()).expect("open");
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), [1, 2]);
 }

@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Feeds Erlang worker processes with the items of a pool.
 //!
+//! They are started when they are called: their manager is sent the number of each that is needed.
+//!
 //! Each has a hand of the pool: by one NIF call it gives back what became of its item and takes the next one, on its
 //! own scheduler. It is sent a message only when it found none. What a worker that died had in hand fails with
 //! the reason of its death, and the process that replaces it goes on with its hand.
 
+use super::slots::Slots;
 use super::{Discovery, Item, Job};
 use crate::atoms;
 use crate::environment::{SavedTerm, Sender, send_anywhere};
 use crate::reply::Reason;
 use parking_lot::Mutex;
-use rustler::{Encoder, Env, LocalPid};
+use rustler::{Encoder, Env, LocalPid, Term};
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
-use tokamak_core::pool::Hand;
+use tokamak_core::pool::{Hand, Hands};
 
 /// What a worker finds.
 pub enum Next {
@@ -31,7 +34,10 @@ pub struct Feed {
     manager: LocalPid,
     /// What messages to the workers and their manager carry.
     reference: Arc<SavedTerm>,
-    workers: OnceLock<Vec<Worker>>,
+    /// Of those that were called.
+    workers: Slots<Worker>,
+    /// Makes more; `None` before the start of the run and after its end.
+    hands: Mutex<Option<Hands<Job>>>,
     closed: AtomicBool,
 }
 
@@ -48,58 +54,96 @@ struct Bell {
     reference: Arc<SavedTerm>,
 }
 
-/// Processes, each with the reference of its run.
-type Woken = Vec<(LocalPid, Arc<SavedTerm>)>;
+/// What a process is told.
+struct Notice {
+    to: LocalPid,
+    reference: Arc<SavedTerm>,
+    payload: Payload,
+}
+
+enum Payload {
+    /// It is worth to ask again.
+    Ready,
+    /// The run has ended.
+    Over,
+    /// Worker so many is needed.
+    Start(usize),
+}
 
 thread_local! {
-    /// In a worker's call: whom it woke. They are told by its own process, after the call let go of its hand.
-    static WOKEN: RefCell<Option<Woken>> = const { RefCell::new(None) };
+    /// In a call of a process: who is told what. It is sent by that process, after the call let go of all locks.
+    static NOTICES: RefCell<Option<Vec<Notice>>> = const { RefCell::new(None) };
+}
+
+/// Until it is dropped, what this thread has to tell is collected.
+struct Collected;
+
+impl Collected {
+    fn take(&self) -> Vec<Notice> {
+        NOTICES.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Collected {
+    /// After a panic some may be left.
+    fn drop(&mut self) {
+        self.take().into_iter().for_each(Notice::give);
+    }
 }
 
 impl Feed {
-    pub fn new(manager: LocalPid, reference: SavedTerm) -> Self {
+    /// For so many workers at most.
+    pub fn new(manager: LocalPid, reference: SavedTerm, workers: usize) -> Self {
         Self {
             manager,
             reference: Arc::new(reference),
-            workers: OnceLock::new(),
+            workers: Slots::new(workers),
+            hands: Mutex::new(None),
             closed: AtomicBool::new(false),
         }
     }
 
     /// The hands of its run, before that starts.
-    pub fn set_hands(&self, hands: Vec<Hand<Job>>) {
-        let worker = |hand| {
-            let bell = Arc::new(Bell {
-                waiting: Mutex::new(None),
-                reference: Arc::clone(&self.reference),
-            });
-            Worker {
-                hand: Mutex::new(Some(hand)),
-                waker: Waker::from(Arc::clone(&bell)),
-                bell,
-            }
-        };
-        let _ = self.workers.set(hands.into_iter().map(worker).collect());
+    pub fn set_hands(&self, hands: Hands<Job>) {
+        *self.hands.lock() = Some(hands);
+    }
+
+    /// Worker so many is needed.
+    pub fn call(&self, number: usize) {
+        self.notice(self.manager, Payload::Start(number)).give();
+    }
+
+    /// Does what may call or wake workers, in a NIF call.
+    pub fn telling<T>(env: Env, run: impl FnOnce() -> T) -> T {
+        NOTICES.set(Some(Vec::new()));
+        let collected = Collected;
+        let result = run();
+        for notice in collected.take() {
+            Sender::Process(env).send(&notice.to, |env| notice.encode(env));
+        }
+        result
     }
 
     /// Workers are numbered from 1.
     fn worker(&self, number: u64) -> Option<&Worker> {
         let index = usize::try_from(number.checked_sub(1)?).ok()?;
-        self.workers.get()?.get(index)
+        self.workers.get(index).or_else(|| self.begin(index))
+    }
+
+    /// A worker's first call. Under the lock: a run that ends either finds it, or has no hand for it.
+    fn begin(&self, index: usize) -> Option<&Worker> {
+        let hands = self.hands.lock();
+        let hands = hands.as_ref()?;
+        self.workers
+            .get_or_fill(index, || Worker::new(hands.hand(), &self.reference))
     }
 
     /// A worker gives back what became of its item, if it had one, and takes the next.
     pub fn step(&self, env: Env, number: u64, end: Option<Discovery>) -> Next {
-        let Some(worker) = self.worker(number) else {
-            return Next::Over;
-        };
-        let before = WOKEN.replace(Some(Vec::new()));
-        let next = worker.step(env.pid(), end);
-        let woken = WOKEN.replace(before);
-        for (pid, reference) in woken.into_iter().flatten() {
-            Sender::Process(env).send(&pid, |env| ready(env, &reference));
+        match self.worker(number) {
+            Some(worker) => Self::telling(env, || worker.step(env.pid(), end)),
+            None => Next::Over,
         }
-        next
     }
 
     /// A worker's item discovered more, before its end.
@@ -108,8 +152,10 @@ impl Feed {
     }
 
     /// A worker died. Its successor takes what was on its way to it.
-    pub fn lost(&self, number: u64, reason: Reason) {
-        self.with_hand(number, |hand| hand.finish(Err(reason.into())));
+    pub fn lost(&self, env: Env, number: u64, reason: Reason) {
+        Self::telling(env, || {
+            self.with_hand(number, |hand| hand.finish(Err(reason.into())));
+        });
     }
 
     fn with_hand(&self, number: u64, run: impl FnOnce(&mut Hand<Job>)) {
@@ -120,31 +166,62 @@ impl Feed {
         }
     }
 
-    /// The run has ended: workers and manager are told.
+    /// The run has ended: its manager is told, and ends the workers. Takes its time where they are many.
     pub fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        for worker in self.workers.get().into_iter().flatten() {
+        let hands = self.hands.lock().take();
+        for worker in self.workers.iter() {
             let hand = worker.hand.lock().take();
-            let waiting = worker.bell.waiting.lock().take();
             drop(hand);
-            if let Some(pid) = waiting {
-                self.tell_over(pid);
-            }
         }
-        self.tell_over(self.manager);
+        drop(hands);
+        self.notice(self.manager, Payload::Over).give();
     }
 
-    fn tell_over(&self, pid: LocalPid) {
+    fn notice(&self, to: LocalPid, payload: Payload) -> Notice {
         let reference = Arc::clone(&self.reference);
-        send_anywhere(pid, move |env| {
-            (atoms::tokamak(), reference.load(env), atoms::over()).encode(env)
+        Notice {
+            to,
+            reference,
+            payload,
+        }
+    }
+}
+
+impl Notice {
+    /// Sends it, or has the call that goes on do that.
+    fn give(self) {
+        NOTICES.with_borrow_mut(|notices| match notices {
+            Some(notices) => notices.push(self),
+            None => send_anywhere(self.to, move |env| self.encode(env)),
         });
+    }
+
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let payload = match self.payload {
+            Payload::Ready => atoms::ready().encode(env),
+            Payload::Over => atoms::over().encode(env),
+            Payload::Start(number) => (atoms::start(), number).encode(env),
+        };
+        (atoms::tokamak(), self.reference.load(env), payload).encode(env)
     }
 }
 
 impl Worker {
+    fn new(hand: Hand<Job>, reference: &Arc<SavedTerm>) -> Self {
+        let bell = Arc::new(Bell {
+            waiting: Mutex::new(None),
+            reference: Arc::clone(reference),
+        });
+        Self {
+            hand: Mutex::new(Some(hand)),
+            waker: Waker::from(Arc::clone(&bell)),
+            bell,
+        }
+    }
+
     fn step(&self, pid: LocalPid, end: Option<Discovery>) -> Next {
         let mut place = self.hand.lock();
         let Some(hand) = &mut *place else {
@@ -168,17 +245,16 @@ impl Worker {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        let Some(pid) = self.waiting.lock().take() else {
+        let Some(to) = self.waiting.lock().take() else {
             return;
         };
         let reference = Arc::clone(&self.reference);
-        WOKEN.with_borrow_mut(|woken| match woken {
-            Some(woken) => woken.push((pid, reference)),
-            None => send_anywhere(pid, move |env| ready(env, &reference)),
-        });
+        let payload = Payload::Ready;
+        Notice {
+            to,
+            reference,
+            payload,
+        }
+        .give();
     }
-}
-
-fn ready<'a>(env: Env<'a>, reference: &SavedTerm) -> rustler::Term<'a> {
-    (atoms::tokamak(), reference.load(env), atoms::ready()).encode(env)
 }

@@ -10,6 +10,7 @@
 
 use std::{mem, vec};
 
+use crate::pool::recruits::Recruits;
 use crate::pool::seen::BATCH;
 use crate::pool::shim::Queue;
 use crate::pool::sleepers::Sleepers;
@@ -34,14 +35,17 @@ enum Chunk<T> {
 pub(crate) struct Frontier<T> {
     queue: Queue<Chunk<T>>,
     sleepers: Sleepers,
+    recruits: Recruits,
     termination: Termination,
 }
 
 impl<T> Frontier<T> {
-    pub(crate) fn new() -> Self {
+    /// For workers that are all there, or come when they are called.
+    pub(crate) fn new(recruits: Recruits) -> Self {
         Self {
             queue: Queue::new(),
             sleepers: Sleepers::new(),
+            recruits,
             termination: Termination::new(),
         }
     }
@@ -58,7 +62,7 @@ impl<T> Frontier<T> {
         for item in fresh() {
             surplus -= 1;
             self.queue.push(Chunk::One(item));
-            self.sleepers.wake_one();
+            self.wake_one();
         }
         self.settle(surplus);
         Ok(())
@@ -67,7 +71,7 @@ impl<T> Frontier<T> {
     /// Takes no more items from outside; the run finishes with those it has and discovers.
     pub(crate) fn close(&self) {
         if self.termination.close() {
-            self.sleepers.close();
+            self.tell_end();
         }
     }
 
@@ -77,9 +81,22 @@ impl<T> Frontier<T> {
         self.termination.stop()
     }
 
-    /// Wakes all who sleep, after the [`stop`](Self::stop).
+    /// Tells of the [`stop`](Self::stop).
     pub(crate) fn tell_stop(&self) {
-        self.sleepers.close();
+        self.tell_end();
+    }
+
+    /// Workers that were called are left to those who have the time: see [`wake_all`](Self::wake_all).
+    fn tell_end(&self) {
+        self.sleepers.end();
+        if self.recruits.are_none() {
+            self.wake_all();
+        }
+    }
+
+    /// Wakes all who sleep, after the end, where workers were called. Takes its time where they are many.
+    pub(crate) fn wake_all(&self) {
+        self.sleepers.wake_all();
     }
 
     /// Whether the run was ended by [`stop`](Self::stop).
@@ -95,7 +112,7 @@ impl<T> Frontier<T> {
     /// Takes back items that were counted: those that are done, and those that turned out as seen.
     pub(crate) fn settle(&self, items: u64) {
         if items > 0 && self.termination.settle(items) {
-            self.sleepers.close();
+            self.tell_end();
         }
     }
 
@@ -141,13 +158,25 @@ impl<T> Frontier<T> {
 
     /// Waits until the run is finished or stopped.
     pub(crate) async fn over(&self) {
-        self.sleepers.closed().await;
+        self.sleepers.ended().await;
     }
 
-    /// Wakes one who sleeps, if there is something for it.
+    /// A worker that was called looks for work from now on.
+    pub(crate) fn arrive(&self) {
+        self.recruits.arrive();
+    }
+
+    /// Wakes one who sleeps, or calls one, if there is something for it.
     pub(crate) fn wake_one_if_more_is_left(&self) {
-        if self.sleepers.are_there() && !self.queue.is_empty() {
-            self.sleepers.wake_one();
+        let somebody_is_there = self.sleepers.are_there() || self.recruits.seem_there();
+        if somebody_is_there && !self.queue.is_empty() {
+            self.wake_one();
+        }
+    }
+
+    fn wake_one(&self) {
+        if !self.sleepers.wake_one() {
+            self.recruits.call_one();
         }
     }
 }

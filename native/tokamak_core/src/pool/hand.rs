@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Workers that somebody else drives: a process of the VM, say, that runs an item and comes back for the next.
 //!
+//! They are made when they are called: there may be many more allowed than ever have work.
+//!
 //! A [`Hand`] finishes an item and takes the next one on the caller's thread, so that an item which leads to
 //! another needs no other thread. A task does what would keep a caller for long, or has to be done while all of
 //! them are away: it delivers the results of all hands, and queues what an item discovered that discovered much.
@@ -66,6 +68,8 @@ impl<W: Work> Drop for Close<W> {
 /// A worker's place. To be driven by one at a time; whoever holds it may change.
 pub struct Hand<W: Work> {
     driven: Arc<Driven<W>>,
+    /// It has looked for work.
+    arrived: bool,
     item: Option<W::Item>,
     /// Discovered by the item in hand before its end.
     children: Vec<W::Item>,
@@ -73,11 +77,34 @@ pub struct Hand<W: Work> {
     asleep: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// As many hands as the options want workers, and their task.
+/// Makes the hands of a run, each when it is called.
+pub struct Hands<W: Work>(Arc<Driven<W>>);
+
+impl<W: Work> Hands<W> {
+    /// A hand, for a call.
+    #[must_use]
+    pub fn hand(&self) -> Hand<W> {
+        Hand {
+            driven: Arc::clone(&self.0),
+            arrived: false,
+            item: None,
+            children: Vec::new(),
+            batch: Batch::new(),
+            asleep: None,
+        }
+    }
+
+    /// Wakes the hands that sleep, once the run is over: its end does not, as it may come in a call of one of them,
+    /// and they may be many.
+    pub fn wake_all(&self) {
+        self.0.shared.frontier.wake_all();
+    }
+}
+
+/// The hands of a run, and their task.
 pub(super) fn hands<W: Work>(
     shared: Arc<Shared<W>>,
-) -> (Vec<Hand<W>>, impl Future<Output = ()> + Send) {
-    let count = shared.options.workers.get();
+) -> (Hands<W>, impl Future<Output = ()> + Send) {
     let driven = Arc::new(Driven {
         shared,
         outbox: Mutex::new(Outbox {
@@ -91,14 +118,7 @@ pub(super) fn hands<W: Work>(
         large: Mutex::new(Vec::new()),
         found_many: Notify::new(),
     });
-    let hand = |_| Hand {
-        driven: Arc::clone(&driven),
-        item: None,
-        children: Vec::new(),
-        batch: Batch::new(),
-        asleep: None,
-    };
-    let hands = (0..count).map(hand).collect();
+    let hands = Hands(Arc::clone(&driven));
     let close = Close(driven);
     let task = async move {
         let driven = &close.0;
@@ -109,7 +129,7 @@ pub(super) fn hands<W: Work>(
 
 impl<W: Work> Hand<W> {
     /// The next item to run, once the one before is finished; `None` when the run is over. The waker is woken when
-    /// it is worth to ask again.
+    /// it is worth to ask again; of the end [`Hands::wake_all`] tells.
     pub fn poll_next(&mut self, cx: &mut Context) -> Poll<Option<&W::Item>> {
         let frontier = &self.driven.shared.frontier;
         while self.item.is_none() {
@@ -121,6 +141,10 @@ impl<W: Work> Hand<W> {
                 self.asleep = None;
             }
             ready!(self.driven.poll_room(cx));
+            if !self.arrived {
+                self.arrived = true;
+                frontier.arrive();
+            }
             self.item = frontier.take();
             if self.item.is_none() {
                 if frontier.is_over() {

@@ -10,6 +10,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 
 use super::frontier::{CHUNK, Frontier, Worker};
+use super::recruits::Recruits;
 
 /// Item `n` discovers item `n - 1`, an item of the other kind nothing.
 #[derive(Clone, Copy)]
@@ -51,21 +52,27 @@ struct Run {
 }
 
 fn model(check: impl Fn(Arc<Run>) + Sync + Send + 'static) {
+    explore(move || check(Arc::new(Run::new(Recruits::none()))));
+}
+
+fn explore(check: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     // Enough for every known race of two threads, and the models stay within seconds.
     builder.preemption_bound = builder.preemption_bound.or(Some(2));
-    builder.check(move || {
-        check(Arc::new(Run {
-            frontier: Frontier::new(),
+    builder.check(check);
+}
+
+impl Run {
+    fn new(recruits: Recruits) -> Self {
+        Self {
+            frontier: Frontier::new(recruits),
             done: AtomicUsize::new(0),
             in_hand: AtomicUsize::new(0),
             met: Mutex::new(0),
             meeting: Condvar::new(),
-        }));
-    });
-}
+        }
+    }
 
-impl Run {
     fn add(&self, items: &[Item]) -> bool {
         self.frontier
             .admit(items.len() as u64, || items.iter().copied())
@@ -351,5 +358,72 @@ fn loom_a_stop_ends_hands_that_sleep() {
         let hands = [spawn_hand(&run), spawn_hand(&run)];
         assert!(run.stop());
         join(hands);
+    });
+}
+
+/// How many hands were called; more than there are: nobody is waited for any more.
+#[derive(Clone)]
+struct Calls(Arc<(Mutex<usize>, Condvar)>);
+
+impl Calls {
+    fn set(&self, number: usize) {
+        let (called, changed) = &*self.0;
+        let mut called = called.lock().unwrap();
+        *called = number.max(*called);
+        changed.notify_all();
+    }
+
+    /// Waits until hand `number` is called. `false`: it is not any more.
+    fn wait(&self, number: usize) -> bool {
+        let (called, changed) = &*self.0;
+        let mut called = called.lock().unwrap();
+        while *called < number {
+            called = changed.wait(called).unwrap();
+        }
+        *called < usize::MAX
+    }
+}
+
+fn model_of_called(hands: usize, check: impl Fn(&Arc<Run>) -> usize + Sync + Send + 'static) {
+    explore(move || {
+        let calls = Calls(Arc::new((Mutex::new(0), Condvar::new())));
+        let to_call = calls.clone();
+        let recruits = Recruits::new(hands, Box::new(move |number| to_call.set(number)));
+        let run = Arc::new(Run::new(recruits));
+        let hands = (1..=hands).map(|number| {
+            let (run, calls) = (Arc::clone(&run), calls.clone());
+            thread::spawn(move || {
+                if calls.wait(number) {
+                    run.frontier.arrive();
+                    block_on(run.work_by_hand());
+                }
+            })
+        });
+        let hands: Vec<_> = hands.collect();
+        let expected = check(&run);
+        block_on(run.frontier.over());
+        run.frontier.wake_all();
+        calls.set(usize::MAX);
+        join(hands);
+        assert_eq!(run.done.load(SeqCst), expected);
+    });
+}
+
+#[test]
+fn loom_hands_that_are_called_miss_no_item() {
+    model_of_called(1, |run| {
+        assert!(run.add(&[Item::Leaf]));
+        assert!(run.add(&[Item::Leaf]));
+        run.frontier.close();
+        2
+    });
+}
+
+#[test]
+fn loom_a_hand_that_is_called_calls_the_next_for_what_is_left() {
+    model_of_called(2, |run| {
+        assert!(run.add(&[Item::Leaf, Item::Leaf]));
+        run.frontier.close();
+        2
     });
 }

@@ -7,6 +7,8 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::num::NonZeroUsize;
+use std::sync::LazyLock;
+use std::thread::available_parallelism;
 
 use crossbeam_utils::CachePadded;
 use foldhash::quality::RandomState;
@@ -14,8 +16,12 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
 
-/// So many shards for each worker: fewer are locked by two at once, more of them miss the cache.
+/// So many shards for each worker that has a core: fewer are locked by two at once, more of them miss the cache.
 const SHARDS_PER_WORKER: usize = 8;
+
+/// Asking for it reads files.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| available_parallelism().map_or(1, NonZeroUsize::get));
 
 /// Growing locks a shard: some more keep that short.
 const MIN_SHARDS: usize = 16;
@@ -58,7 +64,7 @@ impl<K> Batch<K> {
 
 impl<K: Hash + Eq> Seen<K> {
     pub(super) fn new(workers: NonZeroUsize) -> Self {
-        let shards = workers.get().saturating_mul(SHARDS_PER_WORKER);
+        let shards = workers.get().min(*CORES).saturating_mul(SHARDS_PER_WORKER);
         let shards = shards.clamp(MIN_SHARDS, MAX_SHARDS).next_power_of_two();
         Self {
             hasher: RandomState::default(),

@@ -52,20 +52,26 @@ impl Sleepers {
     }
 
     /// Wakes a sleeper, if there is one. To be called after work was added.
-    pub(crate) fn wake_one(&self) {
-        if self.are_there() && self.count_one_out() {
+    pub(crate) fn wake_one(&self) -> bool {
+        let woken = self.are_there() && self.count_one_out();
+        if woken {
             self.permits.release_one();
         }
+        woken
     }
 
-    /// Wakes all sleepers; none sleeps from now on.
-    pub(crate) fn close(&self) {
-        self.permits.close();
+    /// Tells those who wait for the [end](Self::ended), few, that it came.
+    pub(crate) fn end(&self) {
         self.end.close();
     }
 
-    /// Waits until they are closed.
-    pub(crate) async fn closed(&self) {
+    /// Wakes all sleepers; none sleeps from now on.
+    pub(crate) fn wake_all(&self) {
+        self.permits.close();
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(&self) {
         self.end.take().await;
     }
 

@@ -17,23 +17,36 @@ impl<W: Work> Drop for StopOnDrop<W> {
     }
 }
 
-/// Runs the tasks that `spawn` makes; ends when the last one is gone.
+/// Runs workers, as many as the options want; ends when the last one is gone.
 pub(super) fn supervise<W: Work>(
     shared: Arc<Shared<W>>,
-    spawn: impl FnOnce(&Arc<Shared<W>>, &mut JoinSet<()>) + Send,
 ) -> impl Future<Output = Outcome<W>> + Send {
     let guard = StopOnDrop(shared);
     async move {
         let mut tasks = JoinSet::new();
-        spawn(&guard.0, &mut tasks);
+        for _ in 0..guard.0.options.workers.get() {
+            tasks.spawn(worker::work(Arc::clone(&guard.0)));
+        }
         supervise_tasks(&guard.0, tasks).await
     }
 }
 
-/// As many workers as the options want.
-pub(super) fn spawn_workers<W: Work>(shared: &Arc<Shared<W>>, tasks: &mut JoinSet<()>) {
-    for _ in 0..shared.options.workers.get() {
-        tasks.spawn(worker::work(Arc::clone(shared)));
+/// Runs the one task of workers that others drive, without a task of tokio's for it.
+pub(super) fn supervise_driven<W: Work>(
+    shared: Arc<Shared<W>>,
+    task: impl Future<Output = ()> + Send,
+) -> impl Future<Output = Outcome<W>> + Send {
+    let guard = StopOnDrop(shared);
+    async move {
+        let shared = &guard.0;
+        let crash = tokio::select! {
+            ran = panic::catch_future(task) => ran.err(),
+            () = shared.stopped.notified() => None,
+        };
+        if crash.is_some() {
+            shared.stop(Outcome::Cancelled);
+        }
+        outcome(shared, crash)
     }
 }
 
@@ -52,6 +65,11 @@ async fn supervise_tasks<W: Work>(shared: &Arc<Shared<W>>, mut tasks: JoinSet<()
             },
         }
     }
+    outcome(shared, crash)
+}
+
+/// How a run ended whose tasks are gone.
+fn outcome<W: Work>(shared: &Arc<Shared<W>>, crash: Option<String>) -> Outcome<W> {
     release_memory(Arc::clone(shared));
     if let Some(text) = crash {
         return Outcome::Crashed(text);
@@ -62,12 +80,18 @@ async fn supervise_tasks<W: Work>(shared: &Arc<Shared<W>>, mut tasks: JoinSet<()
     }
 }
 
+/// So few items are dropped faster than a thread is woken for it.
+const FEW: u64 = 1024;
+
 /// Handles may live on for long, and their last one may go on a thread that must not block.
 fn release_memory<W: Work>(shared: Arc<Shared<W>>) {
     let release = |shared: &Shared<W>| {
         shared.frontier.clear();
         shared.discovery.forget();
     };
+    if shared.discovery.stats().dispatched <= FEW {
+        return release(&shared);
+    }
     let here = Arc::clone(&shared);
     // Without a thread left it has to be done here.
     if threads::spawn_blocking(move || release(&shared)).is_err() {
