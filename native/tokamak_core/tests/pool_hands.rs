@@ -2,7 +2,7 @@
 //! A worker pool whose workers others drive.
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
@@ -325,4 +325,52 @@ async fn no_more_hands_are_called_than_are_allowed() {
     }
     pool.add((10..20).collect()).expect("open");
     assert_eq!(calls.try_iter().collect::<Vec<_>>(), [1, 2]);
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn hands_that_wait_for_room_are_woken_when_there_is_some() {
+    let (batches, mut delivered) = mpsc::unbounded_channel();
+    let one = NonZeroUsize::MIN;
+    let options = Options {
+        batch: one,
+        window: one,
+        ..options(10)
+    };
+    let (pool, _calls, hands, run) = driven(batches, options);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut context = Context::from_waker(&waker);
+    pool.add((0..10).collect()).expect("open");
+    let mut working: Vec<_> = (0..10).map(|_| hands.hand()).collect();
+    for hand in &mut working {
+        assert!(hand.poll_next(&mut context).is_ready());
+    }
+    for hand in &mut working {
+        hand.finish(Ok((0, vec![])));
+    }
+    for hand in &mut working {
+        assert!(hand.poll_next(&mut context).is_pending());
+    }
+    let run = tokio::spawn(run);
+    for received in 1..=10 {
+        timeout(PATIENCE, delivered.recv()).await.expect("in time");
+        // Those before this one have left room for nobody: up to two are waiting to be delivered.
+        if received <= 8 {
+            assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        }
+        pool.ack(1);
+    }
+    pool.close();
+    let outcome = timeout(PATIENCE, run).await.expect("the run ends");
+    assert!(matches!(outcome, Ok(Outcome::Finished)));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 10);
 }

@@ -315,7 +315,11 @@ impl<W: Work> Driven<W> {
         let rest = outbox.results.split_off(count);
         let results = mem::replace(&mut outbox.results, rest);
         let mut stats = mem::take(&mut outbox.stats);
-        let waiting = mem::take(&mut outbox.waiting);
+        // Where there is no room yet, as many ended at once, what is left is delivered next.
+        let waiting = match outbox.results.len() < 2 * batch {
+            true => mem::take(&mut outbox.waiting),
+            false => Vec::new(),
+        };
         drop(outbox);
         self.shared.discovery.publish(&mut stats);
         self.shared.work.deliver(results);
