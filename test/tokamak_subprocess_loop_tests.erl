@@ -17,6 +17,7 @@ loop_test_() ->
                 {timeout, 60, fun flood_of_a_handler/0}},
             {"a child that floods waits while its handler's mailbox is long, and nothing is lost",
                 {timeout, 60, fun flood_of_a_lagging_handler/0}},
+            {"a child waits whose handler takes only events of another id", {timeout, 60, fun choosy_handler/0}},
             {"a child that waits for its handler goes on when that dies, leaves or is replaced",
                 {timeout, 60, fun flood_without_its_handler/0}},
             {"many small outputs reach a handler that waits for the exit first", {timeout, 60, fun exit_first/0}},
@@ -112,6 +113,38 @@ flood_of_a_lagging_handler() ->
     ?assertEqual({0, md5_of_seq()}, taken(Handler)),
     tokamak_wait:until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) =:= 0 end),
     ok = tokamak_loop:destroy(Loop).
+
+%% Each window of the other id has the loop look at the mailbox, while nothing of the child's is owed.
+choosy_handler() ->
+    {ok, Loop} = tokamak_loop:new(),
+    Test = self(),
+    Handler = spawn(fun() -> pass_on(Test) end),
+    [_ = tokamak_loop:register(Loop, Id, Handler) || Id <- [1, 2]],
+    {ok, P} = ?s:start(["cat"], #{loop => {Loop, 1}}),
+    Writer = spawn(fun() -> write_in_turns(P, Test) end),
+    lists:foreach(fun(_) -> turn(Loop, Writer) end, lists:seq(1, 16)),
+    ?assertMatch(#{stdout := Bytes} when Bytes =< ?UNDER_WAY, ?s:info(P)),
+    [exit(Pid, kill) || Pid <- [Handler, Writer]],
+    ok = tokamak_loop:destroy(Loop).
+
+%% The child has 2 MiB more to write, if it may; then the handler is sent more than a window of the other id.
+turn(Loop, Writer) ->
+    Writer ! write,
+    receive {Writer, written} -> ok after 100 -> waits end,
+    Posts = lists:seq(1, 1100),
+    [ok = tokamak_loop:post(Loop, 2, user, N) || N <- Posts],
+    [receive {passed_on, N} -> ok after 5000 -> erlang:error({missing, N}) end || N <- Posts],
+    ok.
+
+write_in_turns(P, Test) ->
+    receive write -> ok end,
+    ok = ?s:write(P, binary:copy(<<0>>, 2 * 1024 * 1024), infinity),
+    Test ! {self(), written},
+    write_in_turns(P, Test).
+
+pass_on(Test) ->
+    receive {tokamak, _, {event, 2, user, N}} -> Test ! {passed_on, N} end,
+    pass_on(Test).
 
 flood_without_its_handler() ->
     [
