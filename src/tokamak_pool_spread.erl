@@ -99,8 +99,8 @@ close(Coordinator) ->
 cancel(Ref) ->
     case lookup(Ref) of
         [{Ref, Coordinator, _Owner, Witness}] ->
-            %% Where no coordinator answers, the witness may be about to tell of that.
-            _ = call(Coordinator, cancel, gone) =:= gone andalso end_witness(Witness),
+            %% Where no coordinator answers, the witness may be about to tell of that. It does not forget the run then.
+            _ = call(Coordinator, cancel, gone) =:= gone andalso end_witness(Witness) andalso forget(Ref),
             ok;
         [] ->
             ok
@@ -260,7 +260,8 @@ witness(Ref, Owner, Monitor) ->
             %% Last: whoever does not find the run has its end.
             forget(Ref);
         {'DOWN', Monitor, process, Owner, _} ->
-            true
+            %% A coordinator that is killed now forgets nothing.
+            forget(Ref)
     end.
 
 %% Once this has returned, what it told is in the mailbox.

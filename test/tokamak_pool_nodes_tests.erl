@@ -27,6 +27,9 @@ nodes_test_() ->
                 {a_run_whose_coordinator_dies_fails, fun a_run_whose_coordinator_dies_fails/1},
                 {a_run_whose_supervisor_dies_fails, fun a_run_whose_supervisor_dies_fails/1},
                 {a_cancel_silences_a_run_whose_coordinator_died, fun a_cancel_silences_a_run_whose_coordinator_died/1},
+                {a_cancel_forgets_a_run_whose_coordinator_died, fun a_cancel_forgets_a_run_whose_coordinator_died/1},
+                {a_run_whose_owner_and_coordinator_die_is_forgotten,
+                    fun a_run_whose_owner_and_coordinator_die_is_forgotten/1},
                 {the_start_of_a_run_waits_for_no_node, fun the_start_of_a_run_waits_for_no_node/1},
                 {a_run_times_out_though_a_node_reads_nothing, fun a_run_times_out_though_a_node_reads_nothing/1},
                 {a_cancel_waits_for_no_node, fun a_cancel_waits_for_no_node/1},
@@ -179,6 +182,30 @@ a_cancel_silences_a_run_whose_coordinator_died(Nodes) ->
     nothing_is_left(Nodes),
     ?assertEqual({messages, []}, process_info(self(), messages)).
 
+%% The cancel comes before the witness has seen the death.
+a_cancel_forgets_a_run_whose_coordinator_died(_Nodes) ->
+    Ref = tokamak_pool:start({op, op(hangs)}, [1], #{nodes => [node()]}),
+    true = erlang:suspend_process(witness(Ref)),
+    ok = tokamak_test:quietly(fun() -> tokamak_test:kill(coordinator(Ref)) end),
+    ok = tokamak_pool:cancel(Ref),
+    ?assertEqual(error, tokamak_pool_spread:find(Ref)),
+    ?assertEqual({messages, []}, process_info(self(), messages)).
+
+%% The coordinator dies before it has seen the death of the owner.
+a_run_whose_owner_and_coordinator_die_is_forgotten(_Nodes) ->
+    Test = self(),
+    Owner = spawn(fun() ->
+        Test ! {self(), tokamak_pool:start({op, op(hangs)}, [1], #{nodes => [node()]})},
+        receive never -> ok end
+    end),
+    Ref = receive {Owner, Started} -> Started end,
+    {Coordinator, Witness} = {coordinator(Ref), witness(Ref)},
+    true = erlang:suspend_process(Coordinator),
+    ok = tokamak_test:kill(Owner),
+    until(fun() -> not is_process_alive(Witness) end),
+    ok = tokamak_test:quietly(fun() -> tokamak_test:kill(Coordinator) end),
+    ?assertEqual(error, tokamak_pool_spread:find(Ref)).
+
 the_start_of_a_run_waits_for_no_node(_Nodes) ->
     with_hanging_node(4, fun(_Node) -> none end, fun(Node, none) ->
         Options = #{nodes => [node(), Node], timeout => 100},
@@ -247,6 +274,11 @@ with_hanging_node(Number, Prepare, Use) ->
 coordinator(Ref) ->
     {ok, Coordinator, _Owner} = tokamak_pool_spread:find(Ref),
     Coordinator.
+
+witness(Ref) ->
+    {links, Links} = process_info(coordinator(Ref), links),
+    [Witness] = [Pid || Pid <- Links, {initial_call, {erlang, apply, 2}} =:= process_info(Pid, initial_call)],
+    Witness.
 
 a_node_that_is_not_there_is_down(Nodes) ->
     Options = #{nodes => ['nobody@localhost' | names(Nodes)]},
