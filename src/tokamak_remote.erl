@@ -258,6 +258,8 @@ await(Helper, Ref, Timeout) ->
         {'DOWN', Monitor, process, Helper, _Reason} ->
             stopped(Ref, {error, closed})
     after Timeout ->
+        %% First: this process may be killed before it sees the helper dead.
+        _ = forget(Ref),
         exit(Helper, kill),
         receive
             {'DOWN', Monitor, process, Helper, _Reason} -> stopped(Ref, {error, timeout})

@@ -22,6 +22,7 @@ remote_test_() ->
                 {"await and cancel leave nothing in the mailbox", fun await_and_cancel/1},
                 {"an end that its caller took is not waited for again", fun taken_end/1},
                 {"a dead caller takes its call with it", fun dead_caller/1},
+                {"callers that are killed while they cancel leave nothing", fun killed_cancellers/1},
                 {"a stream comes in order and ends once", fun stream/1},
                 {"a stream is produced on credit", fun credit/1},
                 {"what comes after a time-out is for the next look, and in nobody's mailbox", fun late_items/1},
@@ -173,6 +174,25 @@ dead_caller(Node) ->
     exit(Caller, kill),
     receive {'DOWN', Monitor, process, Caller, _} -> ok end,
     idle(Node).
+
+%% Killed in all moments, among them the one in which a helper is dead and its caller has not seen that.
+killed_cancellers(Node) ->
+    Kill = fun(Round) ->
+        {Caller, Monitor} = spawn_monitor(fun() -> cancel_for_ever(Node) end),
+        spin(erlang:monotonic_time(microsecond) + 200 + 7 * (Round rem 100)),
+        exit(Caller, kill),
+        receive {'DOWN', Monitor, process, Caller, Reason} -> ?assertEqual(killed, Reason) end
+    end,
+    lists:foreach(Kill, lists:seq(1, 1000)),
+    tokamak_test:wait_until(fun() -> ets:tab2list(tokamak_remote) =:= [] end),
+    idle(Node).
+
+cancel_for_ever(Node) ->
+    ok = tokamak:cancel(tokamak:async(sleep, [60000], #{node => Node})),
+    cancel_for_ever(Node).
+
+spin(Until) ->
+    erlang:monotonic_time(microsecond) < Until andalso spin(Until).
 
 stream(Node) ->
     Stream = tokamak:stream(count, [1000, 0], #{node => Node}),
