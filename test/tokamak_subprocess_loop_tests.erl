@@ -25,6 +25,7 @@ loop_test_() ->
             {"the subprocess is stopped when its loop ends", fun loop_ends/0},
             {"a start is told when its loop ends meanwhile", {timeout, 60, fun loop_ends_meanwhile/0}},
             {"the loop is told the exit of a subprocess whose owner died", fun owner_dies/0},
+            {"the loop is told all output of a child that exited before its owner died", fun owner_dies_after_exit/0},
             {"a killed spawner is an exit with an error", fun spawner_dies/0},
             {"a closed loop and wrong loops are refused", fun refused/0}
         ]}.
@@ -289,6 +290,31 @@ owner_dies() ->
     exit(Exited, kill),
     ?assertEqual([{3, subprocess_exit, 4}], poll(Loop, 1)),
     ?assertEqual([], tokamak_loop:poll(Loop, 20)),
+    ok = tokamak_loop:destroy(Loop).
+
+%% More small outputs than the window: the rest is in the pipe when the owner dies.
+owner_dies_after_exit() ->
+    {ok, Loop} = tokamak_loop:new(),
+    Self = self(),
+    Owner = spawn(fun() ->
+        {ok, P} = ?s:start(["cat"], #{loop => {Loop, 1}}),
+        Self ! {self(), P},
+        receive never -> ok end
+    end),
+    P = receive {Owner, Started} -> Started end,
+    [
+        begin
+            ok = ?s:write(P, "x"),
+            tokamak_wait:until(fun() -> maps:get(stdout, ?s:info(P)) =:= min(N, 16) end)
+        end
+     || N <- lists:seq(1, 100)
+    ],
+    ok = ?s:close_stdin(P),
+    tokamak_wait:until(fun() -> maps:get(state, ?s:info(P)) =:= exited end),
+    Owners = maps:get(owners, tokamak:stats()),
+    ok = tokamak_test:kill(Owner),
+    tokamak_wait:until(fun() -> maps:get(owners, tokamak:stats()) < Owners end),
+    ?assertEqual({0, 100}, count(Loop, 0)),
     ok = tokamak_loop:destroy(Loop).
 
 spawner_dies() ->

@@ -571,7 +571,8 @@ impl Wake for Writable {
 }
 
 impl Possession for Subprocess {
-    /// A loop that it tells is told to the end, too.
+    /// A loop that it tells is told to the end, too, with what the child wrote: descendants that have the pipes are
+    /// stopped.
     fn owner_died(&self) {
         let mut state = self.lock();
         if !matches!(state.consumer, Consumer::Loop { .. }) || state.this.is_none() {
@@ -579,10 +580,6 @@ impl Possession for Subprocess {
         }
         // Without a spawner there is no child.
         let _ = self.stop();
-        if state.has_exited() {
-            state.outputs.close();
-        }
-        self.advance(&mut state, Sender::Thread);
     }
 
     fn library_stops(&self) {
