@@ -580,7 +580,7 @@ next(Stream, Timeout) ->
     end.
 
 %% @equiv push(Stream, Item, 5000)
--spec push(stream(), term()) -> ok | {error, timeout | closed | term()}.
+-spec push(stream() | {error, Reason}, term()) -> ok | {error, timeout | closed | Reason | term()}.
 push(Stream, Item) ->
     push(Stream, Item, ?CALL_TIMEOUT).
 
@@ -594,7 +594,9 @@ push(Stream, Item) ->
 %% ok = tokamak:close(Stream).
 %% {error, closed} = tokamak:push(Stream, 1).
 %% '''
--spec push(stream(), term(), timeout()) -> ok | {error, timeout | closed | term()}.
+-spec push(stream() | {error, Reason}, term(), timeout()) -> ok | {error, timeout | closed | Reason | term()}.
+push({error, _} = Error, _Item, _Timeout) ->
+    Error;
 push(Stream, Item, Timeout) ->
     case tokamak_stream:push(Stream, Item, Timeout) of
         {badarg, _, Expected} -> ?EXPLAINED([Stream, Item, Timeout], #{2 => ["not an item of ", Expected]});
@@ -633,7 +635,7 @@ apply_or_close(Fun, Item, Acc, Stream) ->
     end.
 
 %% @doc Ends a stream: its producer is cancelled, what is in its window is dropped, and no message of it comes any
-%% more. `ok', too, when it had ended. Does not wait.
+%% more. `ok', too, when it had ended, or did not start. Does not wait.
 %%
 %% ```
 %% Stream = tokamak:stream(count, [1000000, 0]).
@@ -641,7 +643,9 @@ apply_or_close(Fun, Item, Acc, Stream) ->
 %% ok = tokamak:close(Stream).
 %% {error, closed} = tokamak:next(Stream).
 %% '''
--spec close(stream()) -> ok.
+-spec close(stream() | {error, term()}) -> ok.
+close({error, _NotStarted}) ->
+    ok;
 close(Stream) ->
     case tokamak_stream:close(Stream) of
         ok -> ok;

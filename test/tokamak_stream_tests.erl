@@ -17,7 +17,7 @@ stream_test_() ->
         fun an_error_is_the_last_item_once/0,
         fun a_panic_is_the_last_item_once/0,
         fun an_item_that_cannot_be_encoded_ends_the_stream/0,
-        fun an_error_of_the_opening_passes_through_next_and_fold/0,
+        fun an_error_of_the_opening_passes_through/0,
         fun a_time_out_leaves_the_stream_open/0,
         fun a_wait_of_zero_finds_what_is_there/0,
         fun close_cancels_the_producer_and_no_message_comes/0,
@@ -118,11 +118,13 @@ an_item_that_cannot_be_encoded_ends_the_stream() ->
     ?assertEqual({error, {encode, <<"in the encoder">>}}, tokamak:next(Stream)),
     ?assertEqual({error, closed}, tokamak:next(Stream)).
 
-an_error_of_the_opening_passes_through_next_and_fold() ->
+an_error_of_the_opening_passes_through() ->
     Error = tokamak:stream(none, []),
     ?assertEqual({error, {unknown_operation, none}}, Error),
     ?assertEqual(Error, tokamak:next(Error)),
-    ?assertEqual(Error, tokamak:fold(fun(_, Acc) -> Acc end, 0, Error)).
+    ?assertEqual(Error, tokamak:fold(fun(_, Acc) -> Acc end, 0, Error)),
+    ?assertEqual(Error, tokamak:push(Error, item)),
+    ?assertEqual(ok, tokamak:close(Error)).
 
 a_time_out_leaves_the_stream_open() ->
     Stream = tokamak:stream(count, [2, 300]),
