@@ -2,8 +2,9 @@
 %% @doc Subprocesses beside ports, and adopted sockets beside gen_tcp.
 %%
 %% Start to exit of `true', one at a time, without its output (a port's program has the VM's), beside what a bare
-%% posix_spawn of it takes; then 100 at once, and run/1 beside os:cmd/1; a line to `cat' and back; 1 GiB through
-%% `cat', written by one process and received by another on both sides; TCP echo, one byte back and forth.
+%% posix_spawn of it takes; while all schedulers work; then 100 at once, and run/1 beside os:cmd/1; a line to `cat' and
+%% back; 1 GiB through `cat', written by one process and received by another on both sides; TCP echo, one byte back and
+%% forth.
 -module(bench_subprocess).
 
 -export([benches/1]).
@@ -21,6 +22,7 @@ benches(Options) ->
     {ok, _} = tokamak_subprocess:run(["true"]),
     [
         fun() -> start_to_exit(Options) end,
+        fun() -> beside_work(Options) end,
         fun() -> at_once(Options) end,
         fun() -> output(Options) end,
         fun() -> lines(Options) end,
@@ -59,6 +61,29 @@ start_to_exit(Options) ->
             baseline => maps:get(port, Measured)
         })
     ].
+
+%% As many processes of the VM as there are schedulers keep all of them busy meanwhile.
+beside_work(Options) ->
+    Children = bench_measure:scaled(?CHILDREN, Options) div 4,
+    True = os:find_executable("true"),
+    Side = fun(Child) -> fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> Child(True) end) end) end end,
+    Busy = [spawn_link(fun work/0) || _ <- lists:seq(1, erlang:system_info(schedulers_online))],
+    Measured = bench_measure:compare([{subprocess, Side(fun subprocess/1)}, {port, Side(fun port/1)}], Options),
+    lists:foreach(fun(Pid) -> unlink(Pid), exit(Pid, kill) end, Busy),
+    [
+        bench_report:row(#{
+            name => "subprocess: start to exit, schedulers busy",
+            kind => wall_cost,
+            unit => "start",
+            subject => maps:get(subprocess, Measured),
+            baseline_name => "open_port spawn_executable",
+            baseline => maps:get(port, Measured)
+        })
+    ].
+
+work() ->
+    _ = lists:sum(lists:seq(1, 1000)),
+    work().
 
 at_once(Options) ->
     Children = bench_measure:scaled(?CHILDREN, Options),
