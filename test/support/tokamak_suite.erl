@@ -19,6 +19,7 @@ main() ->
     _ = [file:delete(File) || File <- [?SUMMARY, ?FAILED]],
     ok = arrange(),
     ok = write_app(compile("src/*.erl", "ebin")),
+    _ = os:cmd("sh scripts/build-shell-docs.sh " ?APPLICATION),
     [_ | _] = compile("test/{support,bench}/*.erl", "test"),
     Results = [{Module, test(Module)} || Module <- compile("test/*_tests.erl", "test")],
     Failed = [Module || {Module, {Result, _}} <- Results, Result =/= ok],
