@@ -41,6 +41,7 @@ test_rebar3_app() {
     [ "$(commit _build/default/lib/tokamak)" = "$(commit "$work/tokamak")" ] || rm -rf _build
     rebar3_with_snapshot eunit
     [ ! -e _build/native ] || fail "the baselines were built for a dependency"
+    documented _build/default
     cd "$root"
 }
 
@@ -49,7 +50,13 @@ test_mix_app() {
     mix format --check-formatted
     mix deps.get
     mix test
+    documented _build/test
     cd "$root"
+}
+
+# Where the shells look for it.
+documented() {
+    [ -s "$1/lib/tokamak/doc/chunks/tokamak.chunk" ] || fail "no documentation for the shells in $1"
 }
 
 # An engine that takes the dependency as rebar3_app has built it: a second build would prove nothing new.
