@@ -14,6 +14,7 @@ pub fn refusal(ty: &Type) -> Option<&'static str> {
             Some("an operation owns its arguments: String instead of &str, Vec<T> instead of &[T]")
         }
         Type::ImplTrait(_) => Some("an operation has no generic parameters"),
+        _ if !may_be_rustlers(ty) => None,
         _ => match last_segment(ty)?.as_str() {
             "Env" => Some("an operation outlives the NIF that calls it: it has no Env"),
             "Term" => Some("an operation owns its arguments: tokamak::Value instead of Term"),
@@ -21,6 +22,18 @@ pub fn refusal(ty: &Type) -> Option<&'static str> {
             _ => None,
         },
     }
+}
+
+/// A type of one's own may have the name of one of rustler's: `crate::Term` is not taken for it.
+fn may_be_rustlers(ty: &Type) -> bool {
+    let Type::Path(path) = ty else {
+        return false;
+    };
+    let segments = &path.path.segments;
+    segments.len() == 1
+        || segments
+            .first()
+            .is_some_and(|first| first.ident == "rustler")
 }
 
 /// The statement that decodes the argument at `index`. What is wrong with its type is told where it stands.
@@ -104,7 +117,9 @@ mod tests {
         for ty in borrowed {
             assert!(refusal(&ty).is_some(), "{} is accepted", text(&ty));
         }
-        assert_eq!(refusal(&parse_quote!(Vec<tokamak::Value>)), None);
+        for ty in [parse_quote!(Vec<tokamak::Value>), parse_quote!(crate::Term)] {
+            assert_eq!(refusal(&ty), None, "{} is refused", text(&ty));
+        }
     }
 
     #[test]
