@@ -307,15 +307,17 @@ hung_streams(Node) ->
 
 %% A process with a stream of which it has taken one item.
 spawn_streamer(Node) ->
-    tokamak_test:spawn_process(fun() ->
+    Streamer = tokamak_test:spawn_process(fun() ->
         Stream = tokamak:stream(count, [10, 0], #{node => Node, window => 1}),
         {ok, 1} = tokamak:next(Stream),
         Stream
-    end).
+    end),
+    %% It answers once it has the item.
+    ?assertEqual([], tokamak_test:ask(Streamer, fun(_Stream) -> tokamak_test:mailbox() end)),
+    Streamer.
 
 blocked_way(Node) ->
     Before = spawn_streamer(Node),
-    ?assertEqual([], tokamak_test:ask(Before, fun(_Stream) -> tokamak_test:mailbox() end)),
     while_hung(Node, fun() ->
         fill_way(Node),
         ?assertEqual({error, timeout}, tokamak:call(echo, [1], #{node => Node, timeout => 20})),
