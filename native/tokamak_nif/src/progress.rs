@@ -6,6 +6,7 @@
 //! channel without any has no timer.
 
 use crate::atoms;
+use crate::entry;
 use crate::library::{services, with_services};
 use parking_lot::{Mutex, RwLock};
 use rustix::time::{ClockId, clock_gettime};
@@ -13,6 +14,7 @@ use rustler::sys::{ErlNifEnv, ErlNifTerm};
 use rustler::{Encoder, Env, LocalPid, Resource, ResourceArc, Term};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokamak::environment::{SavedTerm, Sender, TermKey, TermView};
@@ -56,6 +58,8 @@ pub struct Progress {
     main: Arc<Channel>,
     /// Channels of other intervals, in milliseconds.
     others: RwLock<HashMap<u64, Arc<Channel>>>,
+    /// There is one. Most have none, and a report looks here before it takes the lock.
+    has_others: AtomicBool,
     /// Entries that were evicted: the process that logs is told.
     log: fn(u64),
 }
@@ -185,22 +189,25 @@ impl Progress {
             timers: Arc::clone(timers),
             main: Channel::new(timers, interval, progress.clone()),
             others: RwLock::new(HashMap::new()),
+            has_others: AtomicBool::new(false),
             log,
         })
     }
 
     /// Takes a report.
     pub fn report(&self, sender: Sender, key: Term, done: u64, total: u64) {
-        // Most have none: one look.
-        let others = self.others.read();
-        let now = match others.is_empty() && self.main.interval >= ROUGH_ENOUGH {
+        // Whoever subscribed before this report has stored it before.
+        let has_others = self.has_others.load(Ordering::Acquire);
+        let now = match !has_others && self.main.interval >= ROUGH_ENOUGH {
             true => now_roughly(),
             false => now(),
         };
         TermView::with(key, |key| {
             self.main.report(sender, key, done, total, now);
-            for channel in others.values() {
-                channel.report(sender, key, done, total, now);
+            if has_others {
+                for channel in self.others.read().values() {
+                    channel.report(sender, key, done, total, now);
+                }
             }
         });
     }
@@ -220,6 +227,7 @@ impl Progress {
         };
         let channel = others.entry(*interval).or_insert_with(make);
         channel.subscribe(*id, key.clone(), subscriber);
+        self.has_others.store(true, Ordering::Release);
     }
 
     /// A channel that nobody listens to any more goes, unless it is the main one.
@@ -237,6 +245,7 @@ impl Progress {
             .is_some_and(|channel| channel.unsubscribe(*id, key.as_ref()));
         if is_left && let Some(channel) = others.remove(interval) {
             channel.alarm.close();
+            self.has_others.store(!others.is_empty(), Ordering::Release);
         }
     }
 
@@ -369,9 +378,10 @@ fn encode(env: Env, update: Update) -> Term {
     })
 }
 
+entry::nifs! { progress_report: 3 }
+
 /// Reports the progress of a key: `ok | badarg`.
-#[rustler::nif]
-fn progress_report<'a>(env: Env<'a>, key: Term<'a>, done: Term<'a>, total: Term<'a>) -> Term<'a> {
+fn progress_report<'a>(env: Env<'a>, [key, done, total]: [Term<'a>; 3]) -> Term<'a> {
     let (Ok(done), Ok(total)) = (done.decode::<u64>(), total.decode::<u64>()) else {
         return atoms::badarg().encode(env);
     };
