@@ -67,14 +67,11 @@ pages() ->
 links(Page) ->
     [
         {Line, Target}
-     || {Line, Text} <- numbered(lines(Page)),
+     || {Line, Text} <- lists:enumerate(lines(Page)),
         {match, Matches} <- [re:run(Text, "\\]\\(([^()]+)\\)", [global, {capture, all_but_first, list}])],
         [Target] <- Matches,
         string:find(Target, "://") =:= nomatch
     ].
-
-numbered(Lines) ->
-    lists:zip(lists:seq(1, length(Lines)), Lines).
 
 is_there(Page, [File]) -> filelib:is_file(path(filename:join(filename:dirname(Page), File)));
 is_there(Page, ["", Anchor]) -> lists:member(Anchor, anchors(Page));

@@ -273,10 +273,10 @@ its_events_wait() ->
     Reference = tokamak_loop:register(Loop, 1, Handler),
     Count = 50_000,
     [ok = tokamak_loop:post(Loop, 1, user, N) || N <- lists:seq(1, Count)],
-    settled(Loop),
+    tokamak_test:settled(Loop),
     %% Its mailbox has at most what it is sent before it is looked at, twice.
-    ?assert(mailbox_length(Handler) =< 2100),
-    ?assertEqual(Count, mailbox_length(Handler) + maps:get(queued, tokamak_loop:info(Loop))),
+    ?assert(tokamak_test:mailbox_length(Handler) =< 2100),
+    ?assertEqual(Count, tokamak_test:mailbox_length(Handler) + maps:get(queued, tokamak_loop:info(Loop))),
     Handler ! {take, self(), Reference, Count},
     ?assertEqual([{1, user, N} || N <- lists:seq(1, Count)], taken(Handler)),
     tokamak_test:wait_until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) =:= 0 end).
@@ -294,18 +294,6 @@ taken(Handler) ->
         {Handler, Events} -> Events
     after 20_000 -> erlang:error(handler_got_not_enough)
     end.
-
-mailbox_length(Pid) ->
-    {message_queue_len, Length} = process_info(Pid, message_queue_len),
-    Length.
-
-%% Waits until the process of the loop has done what it can.
-settled(Loop) ->
-    #{owner := Process} = tokamak_loop:info(Loop),
-    tokamak_test:wait_until(fun() ->
-        process_info(Process, message_queue_len) =:= {message_queue_len, 0} andalso
-            process_info(Process, status) =:= {status, waiting}
-    end).
 
 others_are_undisturbed() ->
     Loop = new_loop(#{max_queue => 20_000}),
@@ -326,7 +314,7 @@ posts_are_refused() ->
     %% The bound, and what was delivered meanwhile.
     ?assert(Accepted >= 5000),
     ?assert(Accepted =< 5000 + 2100),
-    settled(Loop),
+    tokamak_test:settled(Loop),
     More = post_until_refused(Loop, Accepted + 1),
     ?assert(More =< 5000 + 2100),
     ?assertMatch(#{queued := 5000}, tokamak_loop:info(Loop)),
@@ -359,8 +347,8 @@ a_lagging_handler_is_replaced() ->
     Lagging = idle_handler(),
     First = tokamak_loop:register(Loop, 1, Lagging),
     [ok = tokamak_loop:post(Loop, 1, user, N) || N <- lists:seq(1, 10_000)],
-    settled(Loop),
-    Sent = mailbox_length(Lagging),
+    tokamak_test:settled(Loop),
+    Sent = tokamak_test:mailbox_length(Lagging),
     Second = tokamak_loop:register(Loop, 1, self()),
     ok = tokamak_loop:post(Loop, 1, user, 10_001),
     ?assertEqual([{1, user, N} || N <- lists:seq(Sent + 1, 10_001)], handled(Second, 10_001 - Sent)),

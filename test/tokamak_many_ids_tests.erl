@@ -4,7 +4,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(tokamak_test, [new_loop/1, pipe/0, spawn_process/1, ask/2, kill/1, nothing_comes/1]).
+-import(tokamak_test, [new_loop/1, pipe/0, spawn_process/1, ask/2, kill/1, nothing_comes/1, mailbox_length/1]).
 
 -define(A_WHILE, 20).
 -define(MANY, 1500).
@@ -77,16 +77,13 @@ owner_dies(Backend) ->
     Loop = new_loop(Backend),
     Owner = spawn_process(fun() ->
         Pipes = [pipe() || _ <- lists:seq(1, 100)],
-        [ok = tokamak_loop:add_reader(Loop, Read, Id) || {Id, {Read, _}} <- numbered(Pipes)],
-        [ok = tokamak_loop:add_writer(Loop, Write, Id) || {Id, {_, Write}} <- numbered(Pipes)]
+        [ok = tokamak_loop:add_reader(Loop, Read, Id) || {Id, {Read, _}} <- lists:enumerate(Pipes)],
+        [ok = tokamak_loop:add_writer(Loop, Write, Id) || {Id, {_, Write}} <- lists:enumerate(Pipes)]
     end),
     _ = ask(Owner, fun(_) -> ready end),
     ?assertEqual([100, 100], watched(Loop)),
     ok = kill(Owner),
     tokamak_test:wait_for([0, 0], fun() -> watched(Loop) end).
-
-numbered(Pipes) ->
-    lists:zip(lists:seq(1, length(Pipes)), Pipes).
 
 another_loop(Backend) ->
     [First, Second] = [new_loop(Backend), new_loop(Backend)],
@@ -185,16 +182,12 @@ death(Backend) ->
 told_handler(Backend) ->
     Loop = new_loop(#{backend => Backend, max_queue => 10 * ?MANY}),
     Handler = spawn_process(fun() -> none end),
-    Pipes = maps:from_list(numbered([pipe() || _ <- lists:seq(1, ?MANY)])),
+    Pipes = maps:from_list(lists:enumerate([pipe() || _ <- lists:seq(1, ?MANY)])),
     maps:foreach(fun(Id, {Read, _}) -> ok = tokamak_loop:add_reader(Loop, Read, Id) end, Pipes),
     _ = [tokamak_loop:register(Loop, Id, Handler) || Id <- maps:keys(Pipes)],
     maps:foreach(fun(_, {_, Write}) -> {ok, 1} = tokamak_fd:write(Write, "x") end, Pipes),
     tokamak_test:wait_until(fun() -> mailbox_length(Handler) >= 1024 end),
     {Loop, Handler, Pipes}.
-
-mailbox_length(Pid) ->
-    {message_queue_len, Length} = process_info(Pid, message_queue_len),
-    Length.
 
 %% Polls until each descriptor was told of and read; other events come back.
 poll_all(_Loop, Left, Others) when map_size(Left) =:= 0 ->
@@ -241,7 +234,7 @@ overdue(Backend) ->
     ok = tokamak_loop:add_reader(Loop, Read, 3),
     {ok, 1} = tokamak_fd:write(Write, "x"),
     tokamak_test:wait_for(1, fun() -> maps:get(queued, tokamak_loop:info(Loop)) end),
-    ok = settled(Process),
+    ok = tokamak_test:settled(Loop),
     true = erlang:suspend_process(Process),
     Leaver = spawn_link(fun() -> ok = tokamak_loop:unregister(Loop, 2) end),
     tokamak_test:wait_until(fun() -> mailbox_length(Process) =:= 1 end),
@@ -249,10 +242,6 @@ overdue(Backend) ->
     true = erlang:resume_process(Process),
     ok = tokamak_test:wait_for_end(Leaver),
     ok = told(Reference, 1, read).
-
-settled(Process) ->
-    Waits = [{message_queue_len, 0}, {status, waiting}],
-    tokamak_test:wait_for(Waits, fun() -> process_info(Process, [message_queue_len, status]) end).
 
 %% Many ids with events that wait for pollers
 
@@ -272,7 +261,7 @@ dispatching_loop(Backend) ->
 
 parked(Loop, Count) ->
     tokamak_test:wait_for(Count, fun() -> maps:get(queued, tokamak_loop:info(Loop)) end),
-    settled(maps:get(owner, tokamak_loop:info(Loop))).
+    tokamak_test:settled(Loop).
 
 %% Ids in no order.
 shuffled(Ids) ->
@@ -315,7 +304,7 @@ posts_polled(Backend) ->
 
 descriptors_parked(Backend) ->
     Loop = dispatching_loop(Backend),
-    Pipes = numbered([pipe() || _ <- lists:seq(1, ?MANY)]),
+    Pipes = lists:enumerate([pipe() || _ <- lists:seq(1, ?MANY)]),
     [ok = tokamak_loop:add_reader(Loop, Read, Id) || {Id, {Read, _}} <- Pipes],
     [{ok, 1} = tokamak_fd:write(Write, "x") || {_, {_, Write}} <- Pipes],
     ok = parked(Loop, ?MANY),
@@ -375,12 +364,11 @@ ids_taken_over() ->
 %% A handler with more events than it is sent before it takes some; with how many it was sent.
 lagging_handler() ->
     Loop = new_loop(#{max_queue => 100_000}),
-    #{owner := Process} = tokamak_loop:info(Loop),
     Handler = spawn_process(fun() -> none end),
     References = maps:from_list([{Id, tokamak_loop:register(Loop, Id, Handler)} || Id <- lists:seq(1, ?MANY)]),
     [ok = tokamak_loop:post(Loop, Id, user, N) || {Id, N} <- posts()],
     tokamak_test:wait_until(fun() -> mailbox_length(Handler) =:= 2048 end),
-    ok = settled(Process),
+    ok = tokamak_test:settled(Loop),
     {Loop, Handler, References, 2048}.
 
 posts() ->

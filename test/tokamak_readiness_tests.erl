@@ -271,15 +271,12 @@ read_then_ready(Backend) ->
 many_make_one_ready(Backend) ->
     Loop = raw_loop(Backend),
     Pipes = [unread_byte() || _ <- lists:seq(1, 100)],
-    [ok = tokamak_loop:add_reader(Loop, Read, Id) || {Id, {Read, _}} <- numbered(Pipes)],
+    [ok = tokamak_loop:add_reader(Loop, Read, Id) || {Id, {Read, _}} <- lists:enumerate(Pipes)],
     ok = ready(Loop),
     ok = nothing_comes(?A_WHILE),
-    Expected = [{Id, read, undefined} || {Id, _} <- numbered(Pipes)],
+    Expected = [{Id, read, undefined} || {Id, _} <- lists:enumerate(Pipes)],
     ?assertEqual(Expected, lists:sort(tokamak_test:drain_all(Loop))),
     ok = nothing_comes(?A_WHILE).
-
-numbered(List) ->
-    lists:zip(lists:seq(1, length(List)), List).
 
 %% A handler
 

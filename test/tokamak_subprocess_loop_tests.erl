@@ -104,11 +104,11 @@ flood_of_a_lagging_handler() ->
     {ok, Loop} = tokamak_loop:new(#{max_queue => 10_000}),
     {Handler, Ref} = sleeping_handler(Loop, 1),
     [ok = tokamak_loop:post(Loop, 1, user, N) || N <- lists:seq(1, 5000)],
-    tokamak_wait:until(fun() -> mailbox(Handler) > 1024 end),
+    tokamak_wait:until(fun() -> tokamak_test:mailbox_length(Handler) > 1024 end),
     P = start_seq(Loop, 1),
-    tokamak_wait:until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) + mailbox(Handler) =:= 5016 end),
+    tokamak_wait:until(fun() -> maps:get(queued, tokamak_loop:info(Loop)) + tokamak_test:mailbox_length(Handler) =:= 5016 end),
     receive after 200 -> ok end,
-    ?assertEqual(5016, maps:get(queued, tokamak_loop:info(Loop)) + mailbox(Handler)),
+    ?assertEqual(5016, maps:get(queued, tokamak_loop:info(Loop)) + tokamak_test:mailbox_length(Handler)),
     ?assertMatch(#{stdout := Bytes} when Bytes =< ?UNDER_WAY, ?s:info(P)),
     Handler ! {take, self(), Ref},
     ?assertEqual({0, md5_of_seq()}, taken(Handler)),
@@ -224,10 +224,6 @@ receive_output(Ref, Sum) ->
 
 taken(Handler) ->
     receive {Handler, Taken} -> Taken after 40_000 -> erlang:error(handler_got_not_enough) end.
-
-mailbox(Pid) ->
-    {message_queue_len, Length} = process_info(Pid, message_queue_len),
-    Length.
 
 not_supported() ->
     {ok, Loop} = tokamak_loop:new(),

@@ -35,51 +35,42 @@ benches(Options) ->
 
 start_to_exit(Options) ->
     Children = bench_measure:scaled(?CHILDREN, Options),
-    True = os:find_executable("true"),
-    Measured = bench_measure:compare([
-        {subprocess, fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> subprocess(True) end) end) end},
-        {port, fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> port(True) end) end) end},
-        {bare, fun() -> bench_measure:timed(Children, fun() -> bare(True, Children) end) end}
-    ], Options),
+    True = program(),
+    Bare = fun() -> bench_measure:timed(Children, fun() -> bare(True, Children) end) end,
+    Measured = bench_measure:compare(one_by_one(Children) ++ [{bare, Bare}], Options),
     [
-        bench_report:row(#{
-            name => "subprocess: start to exit",
-            kind => wall_cost,
-            unit => "start",
-            subject => maps:get(subprocess, Measured),
-            baseline_name => "open_port spawn_executable",
-            baseline => maps:get(port, Measured),
-            must => 1.3,
-            aim => 1.6
-        }),
-        bench_report:row(#{
-            name => "posix_spawn to waitpid, with nothing around it",
-            kind => wall_cost,
-            unit => "start",
-            subject => maps:get(bare, Measured),
-            baseline_name => "open_port spawn_executable",
-            baseline => maps:get(port, Measured)
-        })
+        start_row("subprocess: start to exit", Measured, subprocess, #{must => 1.3, aim => 1.6}),
+        start_row("posix_spawn to waitpid, with nothing around it", Measured, bare, #{})
     ].
 
 %% As many processes of the VM as there are schedulers keep all of them busy meanwhile.
 beside_work(Options) ->
     Children = bench_measure:scaled(?CHILDREN, Options) div 4,
-    True = os:find_executable("true"),
-    Side = fun(Child) -> fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> Child(True) end) end) end end,
     Busy = [spawn_link(fun work/0) || _ <- lists:seq(1, erlang:system_info(schedulers_online))],
-    Measured = bench_measure:compare([{subprocess, Side(fun subprocess/1)}, {port, Side(fun port/1)}], Options),
+    Measured = bench_measure:compare(one_by_one(Children), Options),
     lists:foreach(fun(Pid) -> unlink(Pid), exit(Pid, kill) end, Busy),
+    [start_row("subprocess: start to exit, schedulers busy", Measured, subprocess, #{})].
+
+%% Both sides, one child after the other.
+one_by_one(Children) ->
+    True = program(),
     [
-        bench_report:row(#{
-            name => "subprocess: start to exit, schedulers busy",
-            kind => wall_cost,
-            unit => "start",
-            subject => maps:get(subprocess, Measured),
-            baseline_name => "open_port spawn_executable",
-            baseline => maps:get(port, Measured)
-        })
+        {Side, fun() -> bench_measure:timed(Children, fun() -> repeat(Children, fun() -> Child(True) end) end) end}
+     || {Side, Child} <- [{subprocess, fun subprocess/1}, {port, fun port/1}]
     ].
+
+program() ->
+    os:find_executable("true").
+
+start_row(Name, Measured, Subject, Marks) ->
+    bench_report:row(Marks#{
+        name => Name,
+        kind => wall_cost,
+        unit => "start",
+        subject => maps:get(Subject, Measured),
+        baseline_name => "open_port spawn_executable",
+        baseline => maps:get(port, Measured)
+    }).
 
 work() ->
     _ = lists:sum(lists:seq(1, 1000)),
@@ -87,7 +78,7 @@ work() ->
 
 at_once(Options) ->
     Children = bench_measure:scaled(?CHILDREN, Options),
-    True = os:find_executable("true"),
+    True = program(),
     Share = max(1, Children div ?AT_ONCE),
     Total = Share * ?AT_ONCE,
     Side = fun(Child) -> fun() -> bench_measure:timed(Total, fun() -> side_by_side(Share, fun() -> Child(True) end) end) end end,

@@ -6,7 +6,7 @@
 -export([in_time/2, in_time/1]).
 -export([with_application/1, with_program/2, quietly/1, on_backends/1, cases/1, cases/2]).
 -export([wait_until/1, wait_until/2, wait_for/2, wait_for/3]).
--export([nothing_comes/1, mailbox/0]).
+-export([nothing_comes/1, mailbox/0, mailbox_length/1, settled/1]).
 -export([spawn_process/1, ask/2, kill/1, wait_for_end/1, in_process/1]).
 -export([pipe/0, new_loop/1, raw_loop/1, collect/2, drain_all/1, results/1]).
 -export([open_files/0, file_limit/0, threads/1, switches/1, cpu_ticks/1, own_cpu_ticks/0, rss/0]).
@@ -136,6 +136,17 @@ nothing_comes(Milliseconds) ->
 mailbox() ->
     {messages, Messages} = process_info(self(), messages),
     Messages.
+
+%% @doc How many messages wait for a process.
+mailbox_length(Pid) ->
+    {message_queue_len, Length} = process_info(Pid, message_queue_len),
+    Length.
+
+%% @doc Waits until the process of a loop has done what it can.
+settled(Loop) ->
+    #{owner := Process} = tokamak_loop:info(Loop),
+    Settled = [{message_queue_len, 0}, {status, waiting}],
+    wait_for(Settled, fun() -> process_info(Process, [message_queue_len, status]) end).
 
 %% @doc A process that runs functions for others until it is killed, see {@link ask/2}. It ends with its maker.
 spawn_process(Setup) ->

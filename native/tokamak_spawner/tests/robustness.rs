@@ -275,14 +275,9 @@ fn without_descriptors_starts_fail_and_nothing_is_lost() {
         stderr: Output::Null,
         ..sleep
     });
-    let open = || {
-        fs::read_dir(format!("/proc/{}/fd", spawner.connection.spawner_pid()))
-            .unwrap()
-            .count()
-    };
-    let before = open();
+    let before = spawner.descriptors();
     let limit = |current| spawner.limit_descriptors(current);
-    let usual = limit(Some(before as u64));
+    let usual = spawner.without_descriptors();
     // With each further descriptor the start fails at another step, and then works.
     for more in 0..8 {
         limit(Some((before + more) as u64));
@@ -307,7 +302,7 @@ fn without_descriptors_starts_fail_and_nothing_is_lost() {
             }
             event => panic!("{event:?}"),
         }
-        assert_eq!(open(), before);
+        assert_eq!(spawner.descriptors(), before);
     }
     // A request in a file needs a descriptor too; and stopping needs none.
     limit(Some(before as u64));

@@ -104,8 +104,13 @@ impl Spawner {
 
     /// Leaves the spawner no room for further descriptors. Returns how many it might have.
     pub fn without_descriptors(&self) -> Option<u64> {
+        self.limit_descriptors(Some(self.descriptors() as u64))
+    }
+
+    /// How many descriptors the spawner has.
+    pub fn descriptors(&self) -> usize {
         let directory = format!("/proc/{}/fd", self.connection.spawner_pid());
-        self.limit_descriptors(Some(fs::read_dir(directory).unwrap().count() as u64))
+        fs::read_dir(directory).unwrap().count()
     }
 
     /// How many descriptors the spawner may have. Returns how many it might have before.
