@@ -196,11 +196,10 @@ forget(Id, #state{handlers = Handlers, flows = Flows} = State) ->
             State
     end.
 
-%% Forgets a handler that died, at once: it may have had very many ids.
-forget_process(Pid, #flow{ids = Ids, held = Held, accounts = Accounts}, #state{loop = Loop} = State) ->
+%% Forgets a handler that died, at once: it may have had very many ids. Places are given back as each is unregistered.
+forget_process(Pid, #flow{ids = Ids, held = Held}, #state{loop = Loop} = State) ->
     _ = [tokamak_nif:loop_unregister(Loop, Id) || Id <- maps:keys(Ids)],
     dispatched(count(Held), State),
-    _ = [give_back(Id, Places, Loop) || {Id, #account{places = Places}} <- maps:to_list(Accounts)],
     State#state{
         handlers = maps:without(maps:keys(Ids), State#state.handlers),
         flows = maps:remove(Pid, State#state.flows)

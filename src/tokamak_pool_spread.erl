@@ -131,7 +131,7 @@ init({Ref, Owner, Witness, Handler, Options, Nodes}) ->
     true = link(Witness),
     Monitor = monitor(process, Owner),
     true = ets:insert(?TABLE, {Ref, self(), Owner, Witness}),
-    Agents = [start_agent(Place, Handler, Options, length(Nodes)) || Place <- numbered(Nodes)],
+    Agents = [start_agent(Place, Handler, Options, length(Nodes)) || Place <- lists:enumerate(Nodes)],
     start_timer(maps:get(timeout, Options, infinity)),
     {ok, #state{
         ref = Ref,
@@ -142,9 +142,6 @@ init({Ref, Owner, Witness, Handler, Options, Nodes}) ->
         agents = list_to_tuple(Agents),
         nodes = maps:from_list(lists:zip(Agents, Nodes))
     }}.
-
-numbered(Nodes) ->
-    lists:zip(lists:seq(1, length(Nodes)), Nodes).
 
 start_agent({Home, Node}, Handler, Options, Count) ->
     Args = [self(), Handler, Options, Home, Count],

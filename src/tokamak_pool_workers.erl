@@ -2,8 +2,8 @@
 %% @doc The worker processes of one run whose handler is an Erlang function, and their manager.
 %%
 %% Workers are started when the native side calls them: it sends the manager their numbers, each once the one before
-%% has looked for work. A worker takes an item natively, runs it, and gives back what became of it when it takes the next one. A
-%% worker that dies is replaced; what it had in hand fails with the reason. When the run ends the manager
+%% has looked for work. A worker takes an item natively, runs it, and gives back what became of it when it takes the
+%% next one. A worker that dies is replaced; what it had in hand fails with the reason. When the run ends the manager
 %% is told and takes its workers with it; should the manager die first, the run fails.
 %% @private
 -module(tokamak_pool_workers).

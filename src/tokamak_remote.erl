@@ -256,19 +256,19 @@ await(Helper, Ref, Timeout) ->
             demonitor(Monitor, [flush]),
             End;
         {'DOWN', Monitor, process, Helper, _Reason} ->
-            stopped(Ref, {error, closed})
+            _ = forget(Ref),
+            sent(Ref, {error, closed})
     after Timeout ->
         %% First: this process may be killed before it sees the helper dead.
         _ = forget(Ref),
         exit(Helper, kill),
         receive
-            {'DOWN', Monitor, process, Helper, _Reason} -> stopped(Ref, {error, timeout})
+            {'DOWN', Monitor, process, Helper, _Reason} -> sent(Ref, {error, timeout})
         end
     end.
 
 %% Now that the helper is dead, what it sent is here.
-stopped(Ref, Otherwise) ->
-    _ = forget(Ref),
+sent(Ref, Otherwise) ->
     receive
         {tokamak, Ref, End} -> End
     after 0 -> Otherwise

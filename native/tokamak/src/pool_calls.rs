@@ -155,6 +155,7 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
     };
     let admission = running()?.admit(1)?;
     let task = Task::new(env, env.pid(), true, admission, ReplyTo::Nobody);
+    let core = options.core();
     let mut manager = None;
     let handler = match entry {
         Some(entry) => {
@@ -172,13 +173,12 @@ fn try_start(env: Env, handler: Term, options: &StartOptions) -> Result<Run, Not
                 return Err(wrong.into());
             };
             let reference = SavedTerm::save(reference);
-            let feed = Arc::new(Feed::new(pid, reference, options.core().workers.get()));
+            let feed = Arc::new(Feed::new(pid, reference, core.workers.get()));
             manager = Some(pid);
             Handler::Workers(feed)
         }
     };
     let progress = options.progress.0.first().map(|key| TermKey::save(*key));
-    let core = options.core();
     let mut run = Run::new(
         task,
         env.pid(),

@@ -250,9 +250,8 @@ impl Output {
         }
     }
 
-    /// What turns the function's value into a reply. A type that cannot be one is told where it stands.
-    fn reply(&self, output: &ReturnType) -> TokenStream {
-        let span = span(output);
+    /// What turns the function's value into a reply. A type that cannot be one is told at `span`.
+    fn reply(&self, span: Span) -> TokenStream {
         match self {
             Self::Unit => quote_spanned! { span=> ::tokamak::reply::of_unit },
             Self::Value => quote_spanned! { span=> ::tokamak::reply::of_value },
@@ -262,8 +261,7 @@ impl Output {
     }
 
     /// What turns the function's value into a term at once.
-    fn encode(&self, output: &ReturnType) -> TokenStream {
-        let span = span(output);
+    fn encode(&self, span: Span) -> TokenStream {
         match self {
             Self::Unit => quote_spanned! { span=> ::tokamak::reply::encode_unit },
             Self::Value => quote_spanned! { span=> ::tokamak::reply::encode_ok },
@@ -277,7 +275,7 @@ fn start(kind: Kind, function: &ItemFn, parameters: &Parameters) -> Result<Token
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
     let (output, span) = (&function.sig.output, span(&function.sig.output));
-    let reply = Output::of(output).reply(output);
+    let reply = Output::of(output).reply(span);
     let started = match kind {
         Kind::Async | Kind::Eager => quote_spanned! { span=>
             ::tokamak::operation::Started::Future(::std::boxed::Box::pin(async move {
@@ -291,8 +289,8 @@ fn start(kind: Kind, function: &ItemFn, parameters: &Parameters) -> Result<Token
         },
         Kind::Stream => {
             let item = match items_are_results(output) {
-                true => quote_spanned! { span=> ::tokamak::reply::of_result },
-                false => quote_spanned! { span=> ::tokamak::reply::of_value },
+                true => Output::Result.reply(span),
+                false => Output::Value.reply(span),
             };
             quote_spanned! { span=>
                 ::tokamak::operation::Started::Stream(::std::boxed::Box::pin(
@@ -337,9 +335,8 @@ fn duplex(function: &ItemFn, parameters: &Parameters, reply: &TokenStream) -> Re
 fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let returned = &function.sig.output;
-    let output = Output::of(returned);
-    let (encode, reply) = (output.encode(returned), output.reply(returned));
+    let (output, span) = (Output::of(&function.sig.output), span(&function.sig.output));
+    let (encode, reply) = (output.encode(span), output.reply(span));
     quote! {{
         fn poll_operation<'a>(
             call: &::tokamak::operation::Call<'a, '_>,
@@ -360,9 +357,8 @@ fn eager(function: &ItemFn, parameters: &Parameters) -> TokenStream {
 fn discover(function: &ItemFn, parameters: &Parameters) -> TokenStream {
     let prepare = parameters.prepare();
     let (name, passed) = (&function.sig.ident, &parameters.passed);
-    let returned = &function.sig.output;
-    let output = Output::of(returned);
-    let (encode, reply) = (output.encode(returned), output.reply(returned));
+    let (output, span) = (Output::of(&function.sig.output), span(&function.sig.output));
+    let (encode, reply) = (output.encode(span), output.reply(span));
     quote! {{
         fn poll_discovery<'a>(
             call: &::tokamak::operation::Call<'a, '_>,
@@ -455,8 +451,10 @@ fn items_are_results(output: &ReturnType) -> bool {
 fn streams_results(ty: &Type) -> bool {
     let is_result = |ty: &Type| last_segment(ty).as_deref() == Some("Result");
     match ty {
-        Type::ImplTrait(stream) => stream.bounds.iter().filter_map(item_of).any(is_result),
-        Type::TraitObject(stream) => stream.bounds.iter().filter_map(item_of).any(is_result),
+        Type::ImplTrait(syn::TypeImplTrait { bounds, .. })
+        | Type::TraitObject(syn::TypeTraitObject { bounds, .. }) => {
+            bounds.iter().filter_map(item_of).any(is_result)
+        }
         _ => match (last_segment(ty).as_deref(), first_argument(ty)) {
             (Some("Pin" | "Box"), Some(inner)) => streams_results(inner),
             (Some("BoxStream"), Some(item)) => is_result(item),

@@ -113,16 +113,16 @@ impl EventLoop {
     /// events of the id are the handler's.
     pub fn add_handler(&self, env: Env, id: u64, pid: LocalPid, reference: Term) {
         let mut state = self.drain.lock();
+        let replaced = self.handlers.insert(id, pid, reference);
+        // What is watched for the id from here on finds its handler by itself.
         let watched = self.watches.lock().watched_for(id);
         let parked = state.parked.take_of(id, &watched);
         state.overdue.extend(parked);
-        let replaced = self.handlers.insert(id, pid, reference);
         drop(state);
         if let Some(replaced) = replaced {
             replaced.tell_closed(Sender::Process(env));
         }
         // What another consumer was told of, and is still ready, the handler has to be told anew.
-        let watched = self.watches.lock().watched_for(id);
         for (watch, direction) in watched {
             watch.come_back(Sender::Process(env), direction);
         }

@@ -110,7 +110,7 @@ impl Feed {
 
     /// Worker so many is needed.
     pub fn call(&self, number: usize) {
-        self.notice(self.manager, Payload::Start(number)).give();
+        Notice::new(self.manager, &self.reference, Payload::Start(number)).give();
     }
 
     /// Does what may call or wake workers, in a NIF call.
@@ -177,20 +177,19 @@ impl Feed {
             drop(hand);
         }
         drop(hands);
-        self.notice(self.manager, Payload::Over).give();
-    }
-
-    fn notice(&self, to: LocalPid, payload: Payload) -> Notice {
-        let reference = Arc::clone(&self.reference);
-        Notice {
-            to,
-            reference,
-            payload,
-        }
+        Notice::new(self.manager, &self.reference, Payload::Over).give();
     }
 }
 
 impl Notice {
+    fn new(to: LocalPid, reference: &Arc<SavedTerm>, payload: Payload) -> Self {
+        Self {
+            to,
+            reference: Arc::clone(reference),
+            payload,
+        }
+    }
+
     /// Sends it, or has the call that goes on do that.
     fn give(self) {
         NOTICES.with_borrow_mut(|notices| match notices {
@@ -245,16 +244,9 @@ impl Worker {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        let Some(to) = self.waiting.lock().take() else {
-            return;
-        };
-        let reference = Arc::clone(&self.reference);
-        let payload = Payload::Ready;
-        Notice {
-            to,
-            reference,
-            payload,
+        let waiting = self.waiting.lock().take();
+        if let Some(to) = waiting {
+            Notice::new(to, &self.reference, Payload::Ready).give();
         }
-        .give();
     }
 }
